@@ -1,0 +1,91 @@
+"""Steps run in an order that their needs allow, stop together, and say what happened."""
+
+import graphlib
+import io
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from infra.steps import Cancelled, Event, Report, Step, run
+from scripts import progress
+
+
+def noop(_report: Report) -> None:
+    pass
+
+
+@given(st.lists(st.sets(st.integers(0, 9)), max_size=10))
+def test_every_step_runs_once_and_after_all_that_it_needs(needs: list[set[int]]) -> None:
+    done: list[str] = []
+    steps = [
+        Step(name=str(number), needs=tuple(str(n) for n in earlier if n < number), action=lambda _, n=number: done.append(str(n)))
+        for number, earlier in enumerate(needs)
+    ]
+
+    run(steps, lambda _: None)
+
+    assert sorted(done) == sorted(step.name for step in steps)
+    assert all(done.index(need) < done.index(step.name) for step in steps for need in step.needs)
+
+
+def test_steps_that_do_not_wait_for_each_other_run_side_by_side() -> None:
+    both_there = threading.Barrier(2, timeout=5)
+
+    run([Step(name=name, action=lambda _: both_there.wait() and None) for name in ("one", "other")], lambda _: None)
+
+
+def test_a_failure_stops_the_others_and_is_raised_as_it_was() -> None:
+    cancelled = threading.Event()
+    events: list[Event] = []
+
+    def fail(_report: Report) -> None:
+        raise LookupError("no such thing")
+
+    steps = [
+        Step(name="fails", action=fail),
+        Step(name="runs until told to stop", action=lambda _: cancelled.wait(5) and None),
+        Step(name="never starts", needs=("fails",), action=noop),
+    ]
+    with pytest.raises(LookupError, match="no such thing"):
+        run(steps, events.append, cancelled)
+
+    assert cancelled.is_set()
+    assert "never starts" not in {event.step for event in events}
+    assert [(event.state, event.detail) for event in events if event.step == "fails"][-1] == ("failed", "no such thing")
+
+
+def test_cancelling_from_outside_is_told_apart_from_success() -> None:
+    cancelled = threading.Event()
+    steps = [
+        Step(name="first", action=lambda _: cancelled.set()),
+        Step(name="second", needs=("first",), action=noop),
+    ]
+    with pytest.raises(Cancelled):
+        run(steps, lambda _: None, cancelled)
+
+
+def test_a_graph_that_cannot_be_run_is_refused_before_anything_runs() -> None:
+    ran: list[str] = []
+    with pytest.raises(ValueError, match="missing"):
+        run([Step(name="a", needs=("missing",), action=lambda _: ran.append("a"))], lambda _: None)
+    with pytest.raises(graphlib.CycleError):
+        run([Step(name=a, needs=(b,), action=lambda _: ran.append("x")) for a, b in ("ab", "ba")], lambda _: None)
+    assert ran == []
+
+
+def test_a_log_file_gets_a_line_for_each_thing_that_is_new() -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=False, width=200)
+    with progress.shown("platform up", console, total_steps=1) as listener:
+        for state, detail in (("started", ""), ("progress", "kubelet"), ("progress", "kubelet"), ("finished", "")):
+            listener(Event(step="tools", state=state, detail=detail, done=1, total=3, seconds=time.monotonic()))  # pyrefly: ignore
+
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "0/1" in lines[0]
+    assert "kubelet" in lines[1]
+    assert "1/1" in lines[2]
