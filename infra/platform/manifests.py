@@ -1,0 +1,78 @@
+"""Upstream's own YAML: custom resource definitions are taken as upstream wrote them, never retyped."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+
+from infra.platform.settings import ManifestsMissingError
+
+Manifest = dict[str, Any]  # One Kubernetes object as YAML has it: its shape depends on its kind.
+
+
+def read(directory: Path, kind: str) -> list[Manifest]:
+    """Every object of `kind` in the YAML files beneath `directory`, sorted by name.
+
+    Errors: `ManifestsMissingError` when there is none.
+    """
+    files = sorted(path for path in directory.rglob("*") if path.suffix in (".yaml", ".yml"))
+    found: dict[str, Manifest] = {}
+    for path in files:
+        text = path.read_text()
+        if f"kind: {kind}" not in text:
+            continue
+        for document in cast(Iterable[Manifest | None], yaml.load_all(text, Loader=_LOADER)):
+            if document and document.get("kind") == kind:
+                found[document["metadata"]["name"]] = document
+    if not found:
+        raise ManifestsMissingError(f"{directory.name} ({kind})", (directory.parent,))
+    return [found[name] for name in sorted(found)]
+
+
+# libyaml reads Traefik's 200 kB of definitions in a fiftieth of the time.
+_LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def definitions(
+    directory: Path, opts: pulumi.ResourceOptions, *, leave_out: Iterable[str] = ()
+) -> list[pulumi.Resource]:
+    """Upstream's custom resource definitions in `directory`, but those of the names in `leave_out`.
+
+    Conversion by webhook is left out: no object of an older version is ever made here, and no webhook runs.
+    """
+    unwanted = frozenset(leave_out)
+    return [
+        _definition(manifest, opts)
+        for manifest in read(directory, "CustomResourceDefinition")
+        if manifest["metadata"]["name"] not in unwanted
+    ]
+
+
+def _definition(manifest: Manifest, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+    name = manifest["metadata"]["name"]
+    # Made as an untyped object, so that its schema passes through untouched.
+    return k8s.apiextensions.CustomResource(
+        name,
+        api_version="apiextensions.k8s.io/v1",
+        kind="CustomResourceDefinition",
+        metadata=k8s.meta.v1.ObjectMetaArgs(name=name, annotations=manifest["metadata"].get("annotations")),
+        # Descriptions are half of the bytes; nobody reads them here.
+        spec=_without_descriptions({key: value for key, value in manifest["spec"].items() if key != "conversion"}),
+        opts=opts,
+    )
+
+
+def _without_descriptions(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = cast(Manifest, value).items()
+        return {
+            key: _without_descriptions(inner)
+            for key, inner in items
+            if not (key == "description" and isinstance(inner, str))
+        }
+    if isinstance(value, list):
+        return [_without_descriptions(inner) for inner in cast(list[Any], value)]
+    return value

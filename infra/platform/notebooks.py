@@ -1,0 +1,51 @@
+"""Notebook servers: the controller that makes a StatefulSet and a Service of each kubeflow.org/v1 Notebook."""
+
+import pulumi
+
+from infra.platform.manifests import definitions
+from infra.platform.rights import READ, Rule, account
+from infra.platform.settings import PlatformSettings
+from infra.platform.workload import Container, Pod, Ready, deployment
+
+_PROBE_PORT = 8081
+
+
+class Notebooks(pulumi.ComponentResource):
+    """The notebook controller and its custom resource."""
+
+    def __init__(
+        self, name: str, settings: PlatformSettings, namespace: pulumi.Output[str], opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("classroom:platform:Notebooks", name, None, opts)
+        mine = pulumi.ResourceOptions(parent=self)
+        known = definitions(settings.upstream("notebooks"), mine)
+        rules = (
+            Rule(group="apps", resources=("statefulsets",), verbs=("*",)),
+            Rule(group="", resources=("services",), verbs=("*",)),
+            Rule(group="", resources=("pods",), verbs=READ),
+            Rule(group="", resources=("events",), verbs=(*READ, "create", "patch")),
+            Rule(
+                group="kubeflow.org", resources=("notebooks", "notebooks/finalizers", "notebooks/status"), verbs=("*",)
+            ),
+        )
+        who = account("notebook-controller", namespace, mine, everywhere=rules)
+        deployment(
+            Pod(
+                app="notebook-controller",
+                account=who,
+                containers=[
+                    Container(
+                        name="manager",
+                        program=settings.program("notebook-controller"),
+                        arguments=["-enable-leader-election=false", "-qps=50", "-burst=100", "-zap-devel=false"],
+                        # Nothing is stopped for being idle: a class ends when its teacher says so.
+                        environment={"USE_ISTIO": "false", "ENABLE_CULLING": "false"},
+                        ready=Ready(port=_PROBE_PORT, path="/readyz", period_seconds=2),
+                        go_memory_mebibytes=64,
+                    )
+                ],
+            ),
+            namespace,
+            pulumi.ResourceOptions(parent=self, depends_on=known),
+        )
+        self.register_outputs({})

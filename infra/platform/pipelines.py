@@ -1,0 +1,280 @@
+"""Kubeflow Pipelines, multi-user: the API server, and the two agents that watch runs and start recurring ones.
+
+The API server believes whoever names a user in its identity header, and a pipeline's own pods must reach its gRPC port,
+student code included. So the header's name is a secret between the gateway and the API server: a pod that writes
+"kubeflow-userid: somebody" says nothing.
+"""
+
+import json
+
+import pulumi
+
+from infra.platform import database, object_store
+from infra.platform.database import Database
+from infra.platform.manifests import definitions
+from infra.platform.metadata import PIPELINE_POD
+from infra.platform.network_policy import allow, peer
+from infra.platform.object_store import ObjectStore
+from infra.platform.rights import ALL, READ, WRITE, Rule, account
+from infra.platform.routes import Routes, Target
+from infra.platform.settings import GATEWAY, PlatformSettings
+from infra.platform.volumes import STORAGE_CLASS
+from infra.platform.workload import (
+    Container,
+    Pod,
+    Ready,
+    SecretKey,
+    config_map,
+    configuration,
+    deployment,
+    secrets,
+    service,
+    service_account_token,
+    temporary,
+)
+
+HOST = "ml-pipeline"
+HTTP_PORT = 8888
+GRPC_PORT = 8887
+BUCKET = "mlpipeline"
+RUNNER = "default-editor"
+"""The ServiceAccount of a namespace that its runs use."""
+AUDIENCE = "pipelines.kubeflow.org"
+_TOKENS = "/var/run/secrets/kubeflow/tokens"
+_QUERIES_PER_SECOND, _BURST = 100, 200
+"""For the Kubernetes API. Upstream's 5 makes a class wait, and loses runs: the agent may report a run's workflow before
+the API server has come to write the run down."""
+
+
+def _config() -> str:
+    workspace = {"accessModes": ["ReadWriteOnce"], "storageClassName": STORAGE_CLASS}
+    return json.dumps(
+        {
+            "DBDriverName": "mysql",
+            "DBConfig": {
+                "MySQLConfig": {
+                    "User": database.USER,
+                    "Host": database.HOST,
+                    "Port": str(database.PORT),
+                    "DBName": database.NAME,
+                    "GroupConcatMaxLen": "4194304",
+                },
+                "PostgreSQLConfig": {"DBName": database.NAME},
+                "ConMaxLifeTime": "120s",
+            },
+            "ObjectStoreConfig": {
+                "Host": object_store.HOST,
+                "Port": str(object_store.PORT),
+                "Region": object_store.REGION,
+                "Secure": False,
+                "BucketName": BUCKET,
+                "PipelinePath": "pipelines",
+            },
+            "ARCHIVE_CONFIG_LOG_FILE_NAME": "main.log",
+            "ARCHIVE_CONFIG_LOG_PATH_PREFIX": "/artifacts",
+            "InitConnectionTimeout": "6m",
+            "DEFAULTPIPELINERUNNERSERVICEACCOUNT": RUNNER,
+            "CacheEnabled": "true",
+            "CRON_SCHEDULE_TIMEZONE": "UTC",
+            "CACHE_IMAGE": "busybox",
+            "CACHE_NODE_RESTRICTIONS": "false",
+            "ClientQPS": _QUERIES_PER_SECOND,
+            "ClientBurst": _BURST,
+            "Workspace": {"VolumeClaimTemplateSpec": workspace},
+        }
+    )
+
+
+class Pipelines(pulumi.ComponentResource):
+    """The pipelines service, and its routes at the gateway: /pipeline/ (as the SDK has it) and /apis/."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: PlatformSettings,
+        namespace: pulumi.Output[str],
+        database: Database,
+        store: ObjectStore,
+        workflow_definitions: list[pulumi.Resource],
+        identity_header: pulumi.Output[str],
+        routes: Routes,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("classroom:platform:Pipelines", name, None, opts)
+        mine = pulumi.ResourceOptions(parent=self)
+        known = definitions(settings.upstream("kfp"), mine, leave_out=("viewers.kubeflow.org",))
+        after = pulumi.ResourceOptions(parent=self, depends_on=[*known, *workflow_definitions])
+        secrets("ml-pipeline-identity", namespace, {"header": identity_header}, mine)
+        self._api_server(settings, namespace, database, store, identity_header, mine)
+        self._persistence_agent(settings, namespace, mine, after)
+        self._scheduled_workflows(settings, namespace, mine, after)
+        self._routes(namespace, identity_header, routes)
+        self.register_outputs({})
+
+    def _api_server(
+        self,
+        settings: PlatformSettings,
+        namespace: pulumi.Output[str],
+        database_: Database,
+        store: ObjectStore,
+        identity_header: pulumi.Output[str],
+        mine: pulumi.ResourceOptions,
+    ) -> None:
+        rules = (
+            Rule(group="", resources=("pods", "pods/log"), verbs=("get", "list", "delete")),
+            Rule(group="argoproj.io", resources=("workflows",), verbs=ALL),
+            Rule(group="kubeflow.org", resources=("scheduledworkflows",), verbs=("get", "list", *WRITE)),
+            Rule(group="kubeflow.org", resources=("scheduledworkflows/finalizers",), verbs=("update",)),
+            Rule(group="pipelines.kubeflow.org", resources=("pipelines",), verbs=READ),
+            Rule(group="authorization.k8s.io", resources=("subjectaccessreviews",), verbs=("create",)),
+            Rule(group="authentication.k8s.io", resources=("tokenreviews",), verbs=("create",)),
+        )
+        who = account("ml-pipeline", namespace, mine, everywhere=rules)
+        config = _config()
+        configuration("ml-pipeline-config", namespace, {"config.json": config}, mine)
+        driver, launcher = settings.program("kfp-driver"), settings.program("kfp-launcher")
+        # The API server ends when the store does not answer at once; waiting here saves a restart and its back-off.
+        waits = _until(
+            f"nc -z -w 1 {object_store.HOST} {object_store.PORT} && nc -z -w 1 {database.HOST} {database.PORT}"
+        )
+        deployment(
+            Pod(
+                app=HOST,
+                account=who,
+                restart_on=[config, identity_header],
+                stop_seconds=10,
+                before=[Container(name="wait", program=settings.program("busybox", "sh"), arguments=["-c", waits])],
+                containers=[
+                    Container(
+                        name="ml-pipeline-api-server",
+                        program=settings.program("kfp-apiserver"),
+                        arguments=["--config=/config", "--sampleconfig=", "-logtostderr=true", "--logLevel=info"],
+                        environment={
+                            "MULTIUSER": "true",
+                            "KUBEFLOW_USERID_PREFIX": "",
+                            "PUBLISH_LOGS": "true",
+                            "AUTO_UPDATE_PIPELINE_DEFAULT_VERSION": "true",
+                            "V2_DRIVER_IMAGE": driver.image,
+                            "V2_DRIVER_COMMAND": driver.command[0],
+                            "V2_LAUNCHER_IMAGE": launcher.image,
+                            "V2_LAUNCHER_COMMAND": launcher.command[0],
+                            # Nothing answers there; without a value the server does not start.
+                            "ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_HOST": "localhost",
+                            "ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_PORT": "8888",
+                        },
+                        secret_environment={
+                            "DBCONFIG_MYSQLCONFIG_PASSWORD": database_.password,
+                            "OBJECTSTORECONFIG_ACCESSKEY": store.access_key,
+                            "OBJECTSTORECONFIG_SECRETACCESSKEY": store.secret_key,
+                            "KUBEFLOW_USERID_HEADER": SecretKey(of="ml-pipeline-identity", key="header"),
+                        },
+                        field_environment={"POD_NAMESPACE": "metadata.namespace"},
+                        ports={"http": HTTP_PORT, "grpc": GRPC_PORT},
+                        ready=Ready(port=HTTP_PORT, path="/apis/v1beta1/healthz"),
+                        mounts=[config_map("ml-pipeline-config", "/config"), temporary()],
+                        millicores=30,
+                        memory_mebibytes=96,
+                        go_memory_mebibytes=256,
+                    )
+                ],
+            ),
+            namespace,
+            mine,
+        )
+        service(HOST, namespace, HOST, {"http": HTTP_PORT, "grpc": GRPC_PORT}, mine)
+        own = [peer(app="ml-pipeline-persistenceagent"), peer(app="ml-pipeline-scheduledworkflow")]
+        allow(
+            HOST,
+            namespace,
+            [
+                ([peer(namespace=GATEWAY, app="traefik"), *own], [HTTP_PORT]),
+                ([peer(namespace="*", labels=PIPELINE_POD), *own], [GRPC_PORT]),
+            ],
+            mine,
+        )
+
+    def _routes(self, namespace: pulumi.Output[str], identity_header: pulumi.Output[str], routes: Routes) -> None:
+        login = routes.login("pipelines-login", namespace, self, headers=["kubeflow-groups", identity_header])
+        strip_session = routes.strip_session("pipelines-strip-session", namespace, self)
+        strip_prefix = routes.strip_prefix("pipelines-strip-prefix", namespace, "/pipeline", self)
+        target = Target(service=HOST, port=HTTP_PORT)
+        routes.route(
+            "pipelines", namespace, "PathPrefix(`/pipeline/`)", [login, strip_session, strip_prefix], target, self
+        )
+        # For clients whose host is the gateway itself.
+        routes.route("pipelines-apis", namespace, "PathPrefix(`/apis/`)", [login, strip_session], target, self)
+
+    def _persistence_agent(
+        self,
+        settings: PlatformSettings,
+        namespace: pulumi.Output[str],
+        mine: pulumi.ResourceOptions,
+        after: pulumi.ResourceOptions,
+    ) -> None:
+        rules = (
+            Rule(group="argoproj.io", resources=("workflows",), verbs=READ),
+            Rule(group="kubeflow.org", resources=("scheduledworkflows",), verbs=READ),
+            Rule(group="pipelines.kubeflow.org", resources=("scheduledworkflows", "workflows"), verbs=("report",)),
+            Rule(group="pipelines.kubeflow.org", resources=("runs",), verbs=("reportMetrics", "readArtifact")),
+        )
+        app = "ml-pipeline-persistenceagent"
+        arguments = [
+            "--logtostderr=true",
+            "--namespace=",
+            f"--mlPipelineAPIServerName={HOST}",
+            "--ttlSecondsAfterWorkflowFinish=86400",
+            "--numWorker=2",
+            f"--clientQPS={_QUERIES_PER_SECOND}",
+            f"--clientBurst={_BURST}",
+        ]
+        container = Container(
+            name=app,
+            program=settings.program("kfp-persistence-agent"),
+            arguments=arguments,
+            mounts=[service_account_token(_TOKENS, "persistenceagent-sa-token", AUDIENCE), temporary()],
+            go_memory_mebibytes=96,
+        )
+        who = account(app, namespace, mine, everywhere=rules)
+        deployment(Pod(app=app, account=who, before=[_wait(settings)], containers=[container]), namespace, after)
+
+    def _scheduled_workflows(
+        self,
+        settings: PlatformSettings,
+        namespace: pulumi.Output[str],
+        mine: pulumi.ResourceOptions,
+        after: pulumi.ResourceOptions,
+    ) -> None:
+        rules = (
+            Rule(group="argoproj.io", resources=("workflows",), verbs=ALL),
+            Rule(group="pipelines.kubeflow.org", resources=("runs",), verbs=("create",)),
+            Rule(group="kubeflow.org", resources=("scheduledworkflows", "scheduledworkflows/finalizers"), verbs=ALL),
+            Rule(group="", resources=("events",), verbs=("create", "patch")),
+        )
+        app = "ml-pipeline-scheduledworkflow"
+        arguments = [
+            "--logtostderr=true",
+            "--namespace=",
+            f"--mlPipelineAPIServerName={HOST}",
+            f"--clientQPS={_QUERIES_PER_SECOND}",
+            f"--clientBurst={_BURST}",
+        ]
+        container = Container(
+            name=app,
+            program=settings.program("kfp-scheduledworkflow"),
+            arguments=arguments,
+            environment={"CRON_SCHEDULE_TIMEZONE": "UTC"},
+            mounts=[service_account_token(_TOKENS, "scheduledworkflow-sa-token", AUDIENCE), temporary()],
+            go_memory_mebibytes=96,
+        )
+        who = account(app, namespace, mine, everywhere=rules)
+        deployment(Pod(app=app, account=who, before=[_wait(settings)], containers=[container]), namespace, after)
+
+
+def _wait(settings: PlatformSettings) -> Container:
+    """Until the API server answers: its agents end, and are restarted ever more slowly, when it does not."""
+    shell = settings.program("busybox", "sh")
+    return Container(name="wait", program=shell, arguments=["-c", _until(f"nc -z -w 1 {HOST} {HTTP_PORT}")])
+
+
+def _until(condition: str) -> str:
+    return f"until {condition}; do sleep 0.2; done"
