@@ -1,4 +1,4 @@
-"""Work as a graph of named steps: each starts as soon as what it needs is done, and everything that happens is told as events.
+"""Work as a graph of named steps: each starts as soon as what it needs is done, and all that happens is told as events.
 
 The graph knows nothing of screens; whoever shows progress or keeps a record listens.
 """
@@ -12,12 +12,15 @@ from graphlib import TopologicalSorter
 from typing import Literal, Protocol
 
 
+State = Literal["started", "progress", "finished", "skipped", "failed"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """What happened to one step. `done` of `total` counts whatever the step counts (0 of 0: it counts nothing)."""
 
     step: str
-    state: Literal["started", "progress", "finished", "skipped", "failed"]
+    state: State
     done: int = 0
     total: int = 0
     detail: str = ""
@@ -93,7 +96,7 @@ def run(steps: Iterable[Step], listener: Listener, cancelled: threading.Event | 
 def _run_one(step: Step, listener: Listener) -> None:
     started = time.monotonic()
 
-    def tell(state: Literal["started", "progress", "finished", "failed"], detail: str = "", done: int = 0, total: int = 0) -> None:
+    def tell(state: State, detail: str = "", done: int = 0, total: int = 0) -> None:
         seconds = time.monotonic() - started
         listener(Event(step=step.name, state=state, detail=detail, done=done, total=total, seconds=seconds))
 

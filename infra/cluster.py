@@ -1,0 +1,110 @@
+"""How the Kubernetes API is asked, outside of Pulumi: with time limits, and with nothing taken from the environment."""
+
+import base64
+import ipaddress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kubernetes import client, config  # type: ignore[import-untyped]  # the client ships no types
+from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]  # the same
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+from infra.failure import Failure
+
+TIMEOUT_SECONDS: Final = (5, 30)
+"""To connect, and to wait for the next byte."""
+
+
+class ClusterUnreachable(Failure):
+    """The Kubernetes API did not answer, so nothing can be said about what is in the cluster."""
+
+    exit_code = 3
+
+
+def api(kubeconfig: Path, context: str | None) -> client.ApiClient:
+    """A client for the cluster that `kubeconfig` names; no request is made yet.
+
+    Errors: `ClusterUnreachable` when the file does not name a cluster.
+    """
+    settings = client.Configuration()
+    try:
+        config.load_kube_config(str(kubeconfig), context=context, client_configuration=settings, persist_config=False)
+    except (config.ConfigException, OSError, TypeError, ValueError) as error:
+        raise ClusterUnreachable(
+            f"{kubeconfig}: does not say how the cluster is reached ({error}); "
+            "run `classroom platform up`, or mend `kubeconfig` in the class file"
+        ) from None
+    if is_address(settings.host):
+        # A bare address is on a network of the operator's own; no proxy of the environment knows the way there.
+        settings.proxy = None
+    settings.retries = Retry(total=2, connect=2, read=0, backoff_factor=0.3)
+    return client.ApiClient(settings)
+
+
+def is_address(url: str) -> bool:
+    """Whether a URL's host is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return True
+
+
+def get(cluster: client.ApiClient, path: str, selector: str = "") -> dict[str, Any] | None:
+    """GET a path of the API as plain JSON; None when there is no such thing (404).
+
+    Errors: `ClusterUnreachable` when the API gives no answer or refuses one.
+    """
+    return _call(cluster, "GET", path, selector)
+
+
+def delete(cluster: client.ApiClient, path: str) -> bool:
+    """DELETE one object in the foreground; whether there was something to delete.
+
+    Errors: `ClusterUnreachable` when the API gives no answer or refuses it.
+    """
+    return _call(cluster, "DELETE", path, "") is not None
+
+
+def secret(cluster: client.ApiClient, namespace: str, name: str) -> dict[str, str]:
+    """The decoded fields of a Secret.
+
+    Errors: `ClusterUnreachable` when there is no such Secret, or as `get`.
+    """
+    found = get(cluster, f"/api/v1/namespaces/{namespace}/secrets/{name}")
+    if found is None:
+        raise ClusterUnreachable(
+            f"there is no Secret {name} in namespace {namespace}; "
+            "run `classroom platform up`, or name the right one under `object_store` in the class file"
+        )
+    return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
+
+
+def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> dict[str, Any] | None:
+    try:
+        answer: Any = cluster.call_api(
+            path,
+            method,
+            query_params=[("labelSelector", selector)] if selector else [],
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+            response_type="object",
+            _return_http_data_only=True,
+            _request_timeout=TIMEOUT_SECONDS,
+        )
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        # The body can repeat what was sent, so only the status is told.
+        raise ClusterUnreachable(
+            f"the Kubernetes API answered {error.status} {error.reason} to {method} {path}; "
+            "check the rights and the address that the kubeconfig gives"
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise ClusterUnreachable(
+            f"the Kubernetes API at {cluster.configuration.host} does not answer ({type(error).__name__}); "
+            "run `classroom platform status`"
+        ) from None
+    return dict(answer)

@@ -1,0 +1,612 @@
+"""Pulumi's Automation API for our programs: up, preview, destroy, refresh, told as events and safe to interrupt.
+
+Promise: whatever happens to a call (Ctrl-C, `kill -9`, a resource that fails), the next one goes on. A lock whose
+holder is dead is taken away, an operation that was cut off is forgotten (every resource of ours is adopted when it
+stands already), and a cancelled call lets Pulumi finish what is under way and write its state.
+
+State lies below the state directory unless PULUMI_BACKEND_URL names another backend; secrets in it are encrypted with
+the passphrase in that directory unless PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is set.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from pulumi import automation as auto
+from pulumi.automation import errors as auto_errors
+from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
+from semver import VersionInfo
+
+from infra.classroom import PROJECT, program, refuse_taken
+from infra.failure import Failure
+from infra.identity import PASSWORD_PATTERN
+from infra.spec import ClassSpec, Platform
+from infra.steps import Cancelled, Event, Listener
+
+Outputs = Mapping[str, auto.OutputValue]
+"""What a program exported. The text form of a secret one is hidden."""
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_ORPHAN_ENDS_WITHIN_SECONDS: Final = 120
+_MESSAGE_CHARACTERS: Final = 600
+
+# Passwords, bcrypt hashes and S3 keys in the forms that this program makes or is given.
+_SECRETS: Final = re.compile(
+    rf"{PASSWORD_PATTERN}|\$2[aby]\$\S{{56}}|JDJ[A-Za-z0-9+/=]{{70,}}|\bAKIA[A-Z0-9]{{16}}\b"
+    r"|(?<![A-Za-z0-9/+=-])(?=[A-Za-z/+]*[0-9])(?=[a-z0-9/+]*[A-Z])(?=[A-Z0-9/+]*[a-z])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=-])"
+)
+_HOLDER: Final = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+_MARKUP: Final = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
+
+# Pulumi is told to cancel when the process that started it is gone: an orphan would hold the lock.
+_WITH_PARENT: Final = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGINT)\n"  # PR_SET_PDEATHSIG
+    "if os.getppid() != int(sys.argv[1]): sys.exit(130)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A program and where its state is kept.
+
+    `tools` are directories with the Pulumi CLI and its plugins, looked into before PATH. Without `checkpoints` the
+    state is written once at the end: faster, and safe for a program whose resources are adopted when they stand already
+    and swept when no state knows them.
+    """
+
+    project: str
+    name: str
+    program: Callable[[], None]
+    state: Path
+    tools: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A resource as the state knows it; of its properties only those that name it."""
+
+    urn: str
+    type: str
+    id: str
+    namespace: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """How many resources were, or would be, created, updated, replaced, deleted, and stayed the same."""
+
+    created: int = 0
+    updated: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    same: int = 0
+
+
+class EngineFailure(Failure):
+    """Pulumi could not do it. One line per resource that failed, without secrets."""
+
+
+class Busy(Failure):
+    """Another command is changing the same stack."""
+
+
+def up(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Outputs:
+    """Make everything of the program stand. Its outputs.
+
+    Errors: `EngineFailure`, `Busy`, whatever `Failure` the program raised; `Cancelled` when `cancelled` was set and
+    KeyboardInterrupt on Ctrl-C, both after Pulumi has written its state.
+    """
+    with _operation(stack, listener, cancelled, "up") as call:
+        return call.stack.up(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never").outputs
+
+
+def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
+    """What `up` would do; nothing is changed. Errors as `up`."""
+    with _operation(stack, listener, cancelled, "preview") as call:
+        call.stack.preview(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never")
+        return call.changes()
+
+
+def refresh(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
+    """Look at what really stands and correct the state, so that the next `up` mends what is missing. Errors as `up`."""
+    with _operation(stack, listener, cancelled, "refresh") as call:
+        call.stack.refresh(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never")
+        return call.changes()
+
+
+def destroy(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
+    """Delete everything that the state knows, then the stack itself; nothing to do is fine. Errors as `up`."""
+    if not exists(stack):
+        return Changes()
+    with _operation(stack, listener, cancelled, "destroy") as call:
+        call.stack.destroy(
+            on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never", continue_on_error=True
+        )
+        call.stack.workspace.remove_stack(stack.name)
+        _forget(stack)
+        return call.changes()
+
+
+def outputs(stack: Stack) -> Outputs:
+    """What the last `up` exported; empty when there was none. Errors: `EngineFailure`."""
+    if not exists(stack):
+        return {}
+    with _explained(stack):
+        return auto.Stack.select(stack.name, _workspace(stack, threading.Event())).outputs()
+
+
+def export(stack: Stack) -> tuple[Resource, ...]:
+    """The resources that the state knows, components left out. Errors: `EngineFailure`."""
+    if not exists(stack):
+        return ()
+    with _explained(stack):
+        state = _state(_workspace(stack, threading.Event()), stack.name)
+    found = (_resource(each) for each in state.get("deployment", {}).get("resources") or [] if each.get("custom"))
+    return tuple(each for each in found if not each.type.startswith("pulumi:providers:"))
+
+
+def exists(stack: Stack) -> bool:
+    """Whether there is a state. Errors: `EngineFailure` when the backend cannot be asked."""
+    # The first call on a machine, and every call after a `down`, finds nothing without starting Pulumi.
+    if not _foreign_backend() and not (_directory(stack) / ".pulumi").exists():
+        return False
+    with _explained(stack):
+        try:
+            auto.Stack.select(stack.name, _workspace(stack, threading.Event()))
+        except auto_errors.StackNotFoundError:
+            return False
+    return True
+
+
+def redact(text: str) -> str:
+    """The text without anything that looks like a password, its hash or a key of ours."""
+    return _SECRETS.sub("[secret]", text)
+
+
+class _Call:
+    """One operation on a stack: hears Pulumi's events, counts, and remembers what failed."""
+
+    def __init__(self, stack: auto.Stack, step: str, listener: Listener, expected: int) -> None:
+        self.stack = stack
+        self.failures: dict[str, str] = {}
+        self._step, self._listener, self._expected = step, listener, expected
+        self._started = time.monotonic()
+        self._seen: set[str] = set()
+        self._done: dict[str, OpType] = {}
+        self._ended = threading.Event()
+
+    def tell(self, state: Any, detail: str = "") -> None:
+        """Pass an event on, with the count so far."""
+        total = max(len(self._seen), self._expected, len(self._done))
+        seconds = time.monotonic() - self._started
+        event = Event(step=self._step, state=state, done=len(self._done), total=total, detail=detail, seconds=seconds)
+        self._listener(event)
+
+    def hear(self, event: EngineEvent) -> None:
+        """Take one of Pulumi's events."""
+        if event.resource_pre_event:
+            metadata = event.resource_pre_event.metadata
+            if _is_real(metadata):
+                self._seen.add(metadata.urn)
+                if metadata.op not in (OpType.SAME, OpType.READ):
+                    self.tell("progress", f"{_doing(metadata.op)} {_called(metadata.urn)}")
+        elif event.res_outputs_event:
+            metadata = event.res_outputs_event.metadata
+            if _is_real(metadata):
+                self._seen.add(metadata.urn)
+                self._done[metadata.urn] = metadata.op
+                if metadata.op not in (OpType.SAME, OpType.READ):
+                    self.tell("progress", f"{_called(metadata.urn)} {_did(metadata.op)}")
+        elif event.diagnostic_event and event.diagnostic_event.severity == "error":
+            self._remember(event.diagnostic_event.urn or "", event.diagnostic_event.message)
+
+    def changes(self) -> Changes:
+        """What was done, once it is done."""
+        ops = list(self._done.values())
+        return Changes(
+            created=ops.count(OpType.CREATE),
+            updated=ops.count(OpType.UPDATE),
+            replaced=ops.count(OpType.REPLACE) + ops.count(OpType.CREATE_REPLACEMENT),
+            deleted=ops.count(OpType.DELETE),
+            same=ops.count(OpType.SAME),
+        )
+
+    def _remember(self, urn: str, message: str) -> None:
+        text = condense(message)
+        # The stack's own "update failed" says nothing beside the resource's message.
+        if text and text not in ("update failed", "destroy failed", "preview failed", "refresh failed"):
+            self.failures.setdefault(urn, text)
+
+
+def condense(message: str) -> str:
+    """Pulumi's message as one line: no markup, no traceback, no secret."""
+    lines = [line.strip() for line in _MARKUP.sub("", message).splitlines() if line.strip()]
+    if any("Traceback (most recent call last)" in line for line in lines):
+        # The last line of a traceback is the exception itself.
+        lines = lines[-1:]
+    text = " ".join(lines)
+    for noise in ("rpc error: code = Unknown desc = ", "error: ", "Exception calling application: "):
+        text = text.replace(noise, "")
+    text = re.sub(r"^[a-z_]+(\.[A-Za-z_]+)+: ", "", text)
+    text = redact(text)
+    return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
+
+
+@contextmanager
+def _operation(stack: Stack, listener: Listener, cancelled: threading.Event | None, verb: str) -> Any:
+    """Run one operation: select the stack, repair it, tell what happens, and explain what goes wrong."""
+    stop = cancelled or threading.Event()
+    raised: list[BaseException] = []
+    workspace = _workspace(stack, stop)
+    workspace.program = _recorded(stack.program, raised)
+    with _explained(stack):
+        selected = auto.Stack.create_or_select(stack.name, workspace)
+        _unlock(workspace, stack)
+        known = _repair(workspace, stack.name)
+    call = _Call(selected, f"{verb} {stack.project}/{stack.name}", listener, known)
+    call.tell("started")
+    try:
+        yield call
+    except auto_errors.CommandError as error:
+        reason = _reason(stack, call, raised, stop, str(error), verb)
+        call.tell("failed", str(reason))
+        raise reason from None
+    except BaseException as error:
+        call.tell("failed", condense(str(error)) or type(error).__name__)
+        raise
+    call.tell("finished")
+
+
+def _reason(
+    stack: Stack, call: _Call, raised: list[BaseException], stop: threading.Event, output: str, verb: str
+) -> Exception:
+    if stop.is_set():
+        return Cancelled(f"{verb} of {stack.project}/{stack.name} was stopped; the same command goes on from here")
+    own = next((error for error in raised if isinstance(error, Failure)), None)
+    if own is not None:
+        return own
+    lines = [f"{_called(urn)}: {text}" if urn else text for urn, text in call.failures.items()]
+    if not lines:
+        errors = [line for line in output.splitlines() if line.strip().startswith("error:")]
+        lines = [condense(line) for line in errors[:3]] or ["Pulumi stopped without saying why"]
+    mend = "mend what is said above and run the same command again: it goes on from here"
+    return EngineFailure("\n".join([f"{verb} of {stack.project}/{stack.name} failed", *lines, mend]))
+
+
+def _recorded(program: Callable[[], None], raised: list[BaseException]) -> Callable[[], None]:
+    """The program, with what it raises kept: Pulumi hands on nothing but its text."""
+
+    def run() -> None:
+        try:
+            program()
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return run
+
+
+@contextmanager
+def _explained(stack: Stack) -> Any:
+    """Errors of the small commands around an operation, in our words."""
+    try:
+        yield
+    except auto_errors.StackNotFoundError:
+        raise
+    except auto_errors.CommandError as error:
+        errors = [line for line in str(error).splitlines() if "error:" in line]
+        text = condense(" ".join(errors)) or "Pulumi gave no reason"
+        if "passphrase" in text:
+            text += f"; give back {_passphrase_file(stack)}, or run `classroom down`, which works without the state"
+        raise EngineFailure(f"{stack.project}/{stack.name}: {text}") from None
+
+
+class _Command(auto.PulumiCommand):
+    """The Pulumi CLI as a process of its own group, so that Ctrl-C reaches it once and through us."""
+
+    def __init__(self, executable: str, version: VersionInfo, stop: threading.Event) -> None:
+        # Not the parent's: it would run the CLI of PATH to ask for its version.
+        self.command = executable
+        self.version = version
+        self._stop = stop
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Callable[[str], Any] | None = None,
+        on_error: Callable[[str], Any] | None = None,
+    ) -> auto.CommandResult:
+        """As the parent's, but cancels Pulumi in good order when `stop` is set or on Ctrl-C."""
+        environment = {**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"}
+        command = [sys.executable, "-ISc", _WITH_PARENT, str(os.getpid()), self.command, "--non-interactive", *args]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            said: list[str] = []
+            complained: list[str] = []
+            readers = [
+                threading.Thread(target=_read, args=(process.stdout, on_output, said)),
+                threading.Thread(target=_read, args=(process.stderr, on_error, complained)),
+            ]
+            for reader in readers:
+                reader.start()
+            interrupted = self._wait(process)
+            for reader in readers:
+                reader.join()
+        result = auto.CommandResult(stdout="\n".join(said), stderr="\n".join(complained), code=process.returncode)
+        if interrupted:
+            raise KeyboardInterrupt
+        if result.code != 0:
+            raise auto_errors.create_command_error(result)
+        return result
+
+    def _wait(self, process: subprocess.Popen[str]) -> bool:
+        """Until the process has ended. Whether Ctrl-C came meanwhile."""
+        interrupted = asked = False
+        while True:
+            try:
+                process.wait(timeout=0.2)
+                return interrupted
+            except subprocess.TimeoutExpired:
+                if self._stop.is_set() and not asked:
+                    asked = True
+                    process.send_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                # The first lets what is under way finish, the second ends it: Pulumi's own meaning of the two.
+                interrupted = asked = True
+                process.send_signal(signal.SIGINT)
+
+
+def _read(stream: IO[str] | None, hear: Callable[[str], Any] | None, lines: list[str]) -> None:
+    for line in stream or ():
+        lines.append(line.rstrip())
+        if hear:
+            hear(lines[-1])
+
+
+def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
+    directory = _directory(stack)
+    work = directory / "work" / stack.project
+    work.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    search = os.pathsep.join([*map(str, stack.tools), os.environ.get("PATH", os.defpath)])
+    executable = shutil.which("pulumi", path=search)
+    if executable is None:
+        raise EngineFailure("there is no `pulumi` on PATH; run `classroom platform up`, which builds it, or install it")
+    environment = {
+        "PATH": search,
+        "PULUMI_HOME": str(directory / "home"),
+        # Plugins are found on PATH, and nothing is ever fetched.
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # Dynamic providers run in a Python of their own: this one, with this project.
+        "PULUMI_PYTHON_CMD": sys.executable,
+        "PYTHONPATH": str(_ROOT),
+        **({} if _foreign_backend() else {"PULUMI_BACKEND_URL": directory.as_uri()}),
+        **({} if _foreign_passphrase() else {"PULUMI_CONFIG_PASSPHRASE_FILE": str(_passphrase(stack))}),
+        **({} if stack.checkpoints else {"PULUMI_SKIP_CHECKPOINTS": "true"}),
+        **stack.environment,
+    }
+    return auto.LocalWorkspace(
+        work_dir=str(work),
+        env_vars=environment,
+        project_settings=auto.ProjectSettings(name=stack.project, runtime="python"),
+        pulumi_command=_Command(executable, _version(executable), stop),
+    )
+
+
+def _version(executable: str) -> VersionInfo:
+    if executable not in _versions:
+        said = subprocess.run(
+            [executable, "version"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )
+        try:
+            _versions[executable] = VersionInfo.parse(said.stdout.strip().removeprefix("v"))
+        except ValueError:
+            raise EngineFailure(f"{executable} tells no version; build it again: `classroom platform up`") from None
+    return _versions[executable]
+
+
+_versions: dict[str, VersionInfo] = {}
+
+
+def _directory(stack: Stack) -> Path:
+    return stack.state / "pulumi"
+
+
+def _foreign_backend() -> bool:
+    return bool(os.environ.get("PULUMI_BACKEND_URL"))
+
+
+def _foreign_passphrase() -> bool:
+    return bool(os.environ.get("PULUMI_CONFIG_PASSPHRASE") or os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"))
+
+
+def _passphrase_file(stack: Stack) -> Path:
+    return stack.state / "passphrase"
+
+
+def _passphrase(stack: Stack) -> Path:
+    """The passphrase file, made on first use; readable by its owner alone."""
+    file = _passphrase_file(stack)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(secrets.token_urlsafe(32))
+    return file
+
+
+def _forget(stack: Stack) -> None:
+    """Delete what the file backend keeps of a stack that is gone: its backups and history."""
+    if not _foreign_backend():
+        for kept in ("backups", "history", "locks"):
+            for directory in (_directory(stack) / ".pulumi" / kept).glob(f"**/{stack.project}/{stack.name}"):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unlock(workspace: auto.LocalWorkspace, stack: Stack) -> None:
+    """Take away the lock of a dead process; wait for an orphan that is ending; refuse beside a living one.
+
+    Only the file backend's locks are looked at beforehand; those of another backend Pulumi itself reports.
+    """
+    if _foreign_backend():
+        return
+    directory = _directory(stack) / ".pulumi" / "locks" / "organization" / stack.project / stack.name
+    locks = list(directory.glob("*.json")) if directory.exists() else []
+    for lock in locks:
+        holder = _holder(lock)
+        if holder is None:
+            continue
+        deadline = time.monotonic() + _ORPHAN_ENDS_WITHIN_SECONDS
+        while _pulumi_runs(holder) and _is_orphan(holder) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if _pulumi_runs(holder):
+            raise Busy(
+                f"process {holder} is changing {stack.project}/{stack.name}; wait for its end, then run this again"
+            )
+    if any(lock.exists() for lock in locks):
+        auto.Stack.select(stack.name, workspace).cancel()
+
+
+def _holder(lock: Path) -> int | None:
+    """The process that wrote a lock; None when that was on another machine or the lock is gone meanwhile."""
+    try:
+        content = json.loads(lock.read_text())
+    except (OSError, ValueError):
+        return None
+    return int(content["pid"]) if content.get("hostname") == socket.gethostname() else None
+
+
+def _pulumi_runs(process: int) -> bool:
+    """Whether a process is alive and is Pulumi: its number may have been given to another one since."""
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip() == "pulumi"
+    except OSError:
+        return False
+
+
+def _is_orphan(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+    return re.search(r"^PPid:\s*1$", status, re.MULTILINE) is not None
+
+
+def _state(workspace: auto.LocalWorkspace, name: str) -> dict[str, Any]:
+    """The state with its secrets still encrypted."""
+    said = workspace.pulumi_command.run(
+        ["stack", "export", "--stack", name], workspace.work_dir, dict(workspace.env_vars)
+    )
+    return dict(json.loads(said.stdout))
+
+
+def _repair(workspace: auto.LocalWorkspace, name: str) -> int:
+    """Forget operations that were cut off. How many resources the state knows.
+
+    Whatever such an operation may have left standing is adopted by the next `up` and swept by the next `down`.
+    """
+    state = _state(workspace, name)
+    deployment = state.get("deployment") or {}
+    if deployment.get("pending_operations"):
+        del deployment["pending_operations"]
+        file = Path(workspace.work_dir) / f"{name}.repaired.json"
+        try:
+            file.write_text(json.dumps(state))
+            workspace.pulumi_command.run(
+                ["stack", "import", "--file", str(file), "--stack", name],
+                workspace.work_dir,
+                dict(workspace.env_vars),
+            )
+        finally:
+            file.unlink(missing_ok=True)
+    resources = deployment.get("resources") or []
+    return sum(bool(each.get("custom")) and not each["type"].startswith("pulumi:") for each in resources)
+
+
+def _resource(state: Mapping[str, Any]) -> Resource:
+    metadata = (state.get("outputs") or state.get("inputs") or {}).get("metadata") or {}
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    return Resource(
+        urn=state["urn"],
+        type=state["type"],
+        id=str(state.get("id", "")),
+        namespace=str(metadata.get("namespace") or ""),
+        name=str(metadata.get("name") or state.get("id") or ""),
+    )
+
+
+def _is_real(metadata: StepEventMetadata) -> bool:
+    """Whether a step is about something that exists outside of Pulumi: no component, no provider, not the stack."""
+    state = metadata.new or metadata.old
+    return bool(state and state.custom) and not metadata.type.startswith("pulumi:")
+
+
+def _called(urn: str) -> str:
+    """`Namespace demo-alice` of a URN."""
+    parts = urn.split("::")
+    return f"{parts[2].split('$')[-1].split(':')[-1]} {parts[-1]}" if len(parts) > 3 else urn
+
+
+def _doing(op: OpType) -> str:
+    return {OpType.CREATE: "making", OpType.UPDATE: "changing", OpType.DELETE: "deleting"}.get(op, str(op.value))
+
+
+def _did(op: OpType) -> str:
+    return {OpType.CREATE: "stands", OpType.UPDATE: "changed", OpType.DELETE: "gone"}.get(op, str(op.value))
+
+
+def class_stack(spec: ClassSpec, platform: Platform, *, state: Path, tools: tuple[Path, ...] = ()) -> Stack:
+    """The stack of a class: `up` stamps it, `destroy` takes it away.
+
+    Without checkpoints: each of its resources is adopted when it stands already, and `down` finds all without a state.
+    """
+
+    def run() -> None:
+        refuse_taken(spec, platform)
+        program(spec, platform)()
+
+    return Stack(
+        project=PROJECT,
+        name=spec.name,
+        program=run,
+        state=state,
+        tools=tools,
+        checkpoints=False,
+    )

@@ -1,0 +1,222 @@
+"""The embedded default: from nothing to a real Kubeflow on this machine as one graph of steps, and back to nothing.
+
+packages ─▶ containerd ─▶ images of packages ────────────┐
+                 └──▶ images of the node ─▶ node ────────┤
+tools: pulumi ───────────────▲───────────────────────────┼─▶ Kubeflow
+       cluster ──────────────┘                           │
+       pipelines, notebooks ─────▶ images of tools ──────┘
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from infra import engine
+from infra.failure import Failure
+from infra.local import images, machine, node, tools
+from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
+from infra.local.places import Places, places
+from infra.platform.kubeflow import platform_program
+from infra.platform.settings import PlatformSettings
+from infra.spec import ObjectStore, Platform
+from infra.steps import Cancelled, Listener, Report, Step, run
+
+_PULUMI_SETS = ("pulumi", "pulumi-python")
+# A build keeps every processor busy: more sets at once would only compile what they share twice.
+_BUILDS_AT_ONCE = 2
+
+
+class NotUp(Failure):
+    """The platform is needed and does not stand."""
+
+
+def up(listener: Listener, cancelled: threading.Event | None = None) -> Platform:
+    """Have the platform stand; how it is reached. Whatever stands already is kept, whatever was cut off goes on.
+
+    Errors: `Failure` of the step that failed; `Cancelled` and KeyboardInterrupt, after which the same call goes on.
+    """
+    here, addresses = places(), _addresses()
+    with machine.lock("classroom platform up"):
+        _fit(here, addresses)
+        run(_Assembly(here, addresses, cancelled or threading.Event()).steps(), listener, cancelled)
+    return reached()
+
+
+def down(listener: Listener, *, purge: bool = False) -> None:
+    """Have nothing of the platform left on the machine but the cache, and with `purge` not even that. Safe to repeat.
+
+    Errors: `node.NodeError` naming what could not be removed.
+    """
+    here, addresses = places(), _addresses()
+
+    def node_gone(report: Report) -> None:
+        node.down(here, addresses, report)
+        # The node's data is gone, so what Pulumi knows of it, and the secrets made for it, are about nothing.
+        shutil.rmtree(here.state, ignore_errors=True)
+
+    def cache_gone(report: Report) -> None:
+        report("built tools and images")
+        tools.discard_build_caches(here.cache)
+        node.purge(here)
+        shutil.rmtree(here.cache, ignore_errors=True)
+
+    with machine.lock("classroom platform down"):
+        steps = [Step(name="node", action=node_gone)]
+        run([*steps, Step(name="cache", needs=("node",), action=cache_gone)] if purge else steps, listener)
+
+
+def status() -> Mapping[str, bool]:
+    """What of the platform stands, by name. Changes nothing."""
+    here = places()
+    built = all(tools.is_built(each, here.cache) for each in tools.tool_sets())
+    return {"tools built": built, **node.describe(node.status(here, _addresses())), "kubeflow": _ca_file(here).exists()}
+
+
+def reached() -> Platform:
+    """How the platform that stands is reached. Errors: `NotUp`."""
+    here, addresses = places(), _addresses()
+    if not (_ca_file(here).exists() and node.status(here, addresses).running):
+        raise NotUp("the one-machine platform does not run; run `scripts/classroom platform up`")
+    return Platform(
+        kind="one-machine",
+        kubeconfig=here.kubeconfig,
+        url=f"https://{addresses.gateway}/",
+        ca_file=_ca_file(here),
+        object_store=ObjectStore(endpoint=f"http://{addresses.object_store}:8333"),
+        api_server_cidrs=(f"{addresses.node}/32",),
+        notebook_image=images.references(executables(here), here)["notebook"],
+        volume_directory=here.volumes,
+    )
+
+
+def is_running() -> bool:
+    """Whether the platform stands, so that whoever uses it for a while knows how to leave the machine."""
+    return _ca_file(places()).exists() and node.status(places(), _addresses()).running
+
+
+def is_built() -> bool:
+    """Whether the cache holds every tool and image, so that `up` builds nothing."""
+    here = places()
+    return all(tools.is_built(each, here.cache) for each in tools.tool_sets()) and images.all_made(
+        executables(here), here
+    )
+
+
+def pulumi_directories() -> tuple[Path, ...]:
+    """Where the Pulumi that was built for this machine lies; empty where none was, so that the one on PATH serves."""
+    here = places()
+    return tuple(
+        tools.directory(each, here.cache) / "bin"
+        for each in tools.tool_sets()
+        if each.name in _PULUMI_SETS and tools.is_built(each, here.cache)
+    )
+
+
+class _Assembly:
+    """The steps of one `up`, and what one hands to the next."""
+
+    def __init__(self, here: Places, addresses: AddressPlan, cancelled: threading.Event) -> None:
+        self._here, self._addresses, self._cancelled = here, addresses, cancelled
+        self._builds = threading.BoundedSemaphore(_BUILDS_AT_ONCE)
+        self._sets = {each.name: each for each in tools.tool_sets()}
+
+    def steps(self) -> list[Step]:
+        """The longest build first: steps that may start at once do so in this order."""
+        builds = {
+            name: f"tools: {name}"
+            for name in ("pulumi", "cluster", "pipelines", "notebooks", "pulumi-python", "manifests")
+        }
+        return [
+            *(Step(name=step, action=self._build(name)) for name, step in builds.items()),
+            Step(name="packages", action=self._packages),
+            Step(name="containerd", needs=("packages",), action=self._containerd),
+            Step(name="images: node", needs=("containerd", builds["cluster"]), action=self._images(images.NODE_IMAGES)),
+            Step(name="node", needs=("images: node",), action=self._node),
+            Step(name="images: packages", needs=("containerd",), action=self._images(images.PACKAGE_IMAGES)),
+            Step(name="images: tools", needs=("containerd", *builds.values()), action=self._images(None)),
+            Step(name="build caches", needs=tuple(builds.values()), action=self._discard_build_caches),
+            Step(name="kubeflow", needs=("node", "images: packages", "images: tools"), action=self._kubeflow),
+        ]
+
+    def _build(self, name: str) -> Callable[[Report], None]:
+        def build(report: Report) -> None:
+            with self._builds:
+                if self._cancelled.is_set():
+                    raise Cancelled(f"{name} was not begun; the same command goes on from here")
+                tools.build(self._sets[name], self._here.cache, report, self._cancelled)
+
+        return build
+
+    def _packages(self, report: Report) -> None:
+        report("what the node calls, from the machine's own Debian mirror")
+        machine.install_packages(self._cancelled)
+
+    def _containerd(self, report: Report) -> None:
+        node.start_containerd(self._here, self._addresses, self._cancelled)
+
+    def _images(self, names: tuple[str, ...] | None) -> Callable[[Report], None]:
+        def ensure(report: Report) -> None:
+            made = executables(self._here)
+            wanted = names or tuple(
+                name for name in images.images(made, self._here) if name not in images.PACKAGE_IMAGES
+            )
+            images.ensure(wanted, made, self._here, report, self._cancelled)
+
+        return ensure
+
+    def _node(self, report: Report) -> None:
+        node.up(self._here, self._addresses, executables(self._here), report, self._cancelled)
+
+    def _discard_build_caches(self, report: Report) -> None:
+        tools.discard_build_caches(self._here.cache)
+
+    def _kubeflow(self, report: Report) -> None:
+        stack = engine.Stack(
+            project="kubeflow-platform",
+            name="one-machine",
+            program=platform_program(_settings(self._here, self._addresses)),
+            state=self._here.state,
+            tools=pulumi_directories(),
+        )
+        outputs = engine.up(stack, lambda event: report(event.detail, event.done, event.total), self._cancelled)
+        _ca_file(self._here).write_text(outputs["ca_certificate"].value)
+
+
+def _settings(here: Places, addresses: AddressPlan) -> PlatformSettings:
+    return PlatformSettings(
+        kubeconfig=here.kubeconfig,
+        manifests=tuple(tools.directory(each, here.cache) / "manifests" for each in tools.tool_sets()),
+        images=images.references(executables(here), here),
+        gateway_address=addresses.gateway,
+        object_store_address=addresses.object_store,
+        load_balancers=addresses.load_balancers,
+        dns_address=addresses.dns,
+        pods=addresses.pods,
+        volume_directory=here.volumes,
+    )
+
+
+def _fit(here: Places, addresses: AddressPlan) -> None:
+    """Refuse a machine that cannot carry the platform, before anything is changed on it."""
+    if node.status(here, addresses).running:
+        return
+    disk = machine.CACHED_DISK_GIBIBYTES if is_built() else machine.FRESH_DISK_GIBIBYTES
+    machine.preflight(here, disk_gibibytes=disk)
+    taken(addresses, machine.networks_in_use(frozenset({node.CABLE}), addresses.network))
+
+
+def executables(here: Places | None = None) -> dict[str, Path]:
+    """Every executable of the sets that stand, by name."""
+    cache = (here or places()).cache
+    found = (tools.directory(each, cache) / "bin" for each in tools.tool_sets() if tools.is_built(each, cache))
+    return {file.name: file for directory in found for file in sorted(directory.iterdir())}
+
+
+def _addresses() -> AddressPlan:
+    return plan(os.environ.get("CLASSROOM_NETWORK") or DEFAULT_NETWORK)
+
+
+def _ca_file(here: Places) -> Path:
+    return here.state / "gateway-ca.crt"

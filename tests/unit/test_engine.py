@@ -1,0 +1,167 @@
+"""What the engine says of an operation: its count, its failures in one line each, and never a secret."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from pulumi import automation as auto
+from pulumi.automation.events import EngineEvent
+
+from infra import engine, identity
+from infra.failure import Failure
+from infra.steps import Event
+
+_URN = "urn:pulumi:demo::classroom::classroom:index:Seat$kubernetes:core/v1:Namespace::demo-alice-namespace"
+
+
+def _stack(state: Path) -> engine.Stack:
+    return engine.Stack(project="classroom", name="demo", program=lambda: None, state=state)
+
+
+def _metadata(op: str, *, custom: bool = True) -> dict[str, object]:
+    kind = "kubernetes:core/v1:Namespace"
+    state = {
+        "type": kind,
+        "urn": _URN,
+        "custom": custom,
+        "id": "",
+        "parent": "",
+        "inputs": {},
+        "outputs": {},
+        "provider": "",
+    }
+    return {"op": op, "urn": _URN, "type": kind, "provider": "", "new": state}
+
+
+def _hear(*events: dict[str, object], expected: int = 0) -> tuple[engine._Call, list[Event]]:
+    told: list[Event] = []
+    # The stack is only handed through to whoever runs the operation.
+    call = engine._Call(auto.Stack.__new__(auto.Stack), "up classroom/demo", told.append, expected)
+    for number, event in enumerate(events):
+        call.hear(EngineEvent.from_json({"sequence": number, "timestamp": 0, **event}))
+    return call, told
+
+
+def test_a_resource_is_told_when_it_is_begun_and_when_it_stands() -> None:
+    _, told = _hear(
+        {"resourcePreEvent": {"metadata": _metadata("create")}},
+        {"resOutputsEvent": {"metadata": _metadata("create")}},
+        expected=3,
+    )
+    assert [(event.done, event.total, event.detail) for event in told] == [
+        (0, 3, "making Namespace demo-alice-namespace"),
+        (1, 3, "Namespace demo-alice-namespace stands"),
+    ]
+
+
+def test_what_stays_the_same_counts_and_is_not_told() -> None:
+    call, told = _hear({"resOutputsEvent": {"metadata": _metadata("same")}})
+    assert not told
+    assert call.changes() == engine.Changes(same=1)
+
+
+def test_a_component_is_neither_counted_nor_told() -> None:
+    call, told = _hear({"resOutputsEvent": {"metadata": _metadata("create", custom=False)}})
+    assert not told
+    assert call.changes() == engine.Changes()
+
+
+def test_each_failed_resource_has_one_message_and_it_is_its_first() -> None:
+    call, _ = _hear(
+        {"diagnosticEvent": {"severity": "error", "urn": _URN, "message": "<{%fg 1%}>quota\n exceeded<{%reset%}>"}},
+        {"diagnosticEvent": {"severity": "error", "urn": _URN, "message": "something later"}},
+        {"diagnosticEvent": {"severity": "error", "urn": "urn:x", "message": "update failed"}},
+        {"diagnosticEvent": {"severity": "warning", "urn": _URN, "message": "never mind"}},
+    )
+    assert call.failures == {_URN: "quota exceeded"}
+
+
+def test_a_traceback_is_told_by_its_last_line() -> None:
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1\ninfra.bucket.ForeignBucket: bucket x exists'
+    assert engine.condense(f"Exception calling application: {trace}") == "bucket x exists"
+    assert engine.condense("error: rpc error: code = Unknown desc = it is so") == "it is so"
+
+
+def test_an_endless_message_is_cut() -> None:
+    assert len(engine.condense("x y " * 5000)) <= 600
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        identity.password(),
+        "$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+        "AKIAHEOOKWYK1C8W7H49",
+        "wJalrXUtnFEMI7K7MDENGbPxRfiCYEXAMPLEKEY1",
+    ],
+)
+def test_no_secret_of_ours_comes_through_a_message(secret: str) -> None:
+    assert secret not in engine.condense(f"cannot use {secret} there")
+    assert secret not in engine.redact(f'{{"value":"{secret}"}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "demo-alice-namespace",
+        "sha256:4d332f83408dc5784d332f83408dc5784d332f83408dc578",
+        "https://198.18.0.100/notebook/x",
+    ],
+)
+def test_ordinary_words_are_left_alone(text: str) -> None:
+    assert engine.redact(text) == text
+
+
+def test_the_passphrase_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    file = engine._passphrase(_stack(tmp_path))
+    made = file.read_text()
+    assert len(made) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert engine._passphrase(_stack(tmp_path)).read_text() == made
+
+
+def test_without_any_state_there_is_nothing_and_pulumi_is_not_even_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert engine.outputs(_stack(tmp_path)) == {}
+    assert engine.export(_stack(tmp_path)) == ()
+    assert engine.destroy(_stack(tmp_path), lambda _event: None) == engine.Changes()
+
+
+def test_a_missing_pulumi_is_told_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Failure, match="classroom platform up"):
+        engine.up(_stack(tmp_path), lambda _event: None)
+
+
+def _lock(directory: Path, process: int, host: str) -> Path:
+    lock = directory / "lock.json"
+    lock.write_text(
+        json.dumps({"pid": process, "username": "root", "hostname": host, "timestamp": "2026-01-01T00:00:00Z"})
+    )
+    return lock
+
+
+def test_a_lock_tells_its_holder_on_this_machine_only(tmp_path: Path) -> None:
+    assert engine._holder(_lock(tmp_path, 42, socket.gethostname())) == 42
+    assert engine._holder(_lock(tmp_path, 42, "elsewhere")) is None
+    assert engine._holder(tmp_path / "gone.json") is None
+
+
+def test_a_process_number_that_another_program_has_now_is_no_living_holder() -> None:
+    assert not engine._pulumi_runs(os.getpid())
+
+
+def test_a_resource_of_the_state_is_named_by_its_metadata() -> None:
+    state = {
+        "urn": _URN,
+        "type": "kubernetes:core/v1:Secret",
+        "id": "demo-alice/key",
+        "outputs": {"metadata": {"name": "key", "namespace": "demo-alice"}},
+    }
+    found = engine._resource(state)
+    assert (found.namespace, found.name) == ("demo-alice", "key")

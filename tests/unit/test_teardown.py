@@ -1,0 +1,138 @@
+"""A certificate says that all is gone only if everything was looked at, twice, and nothing was found."""
+
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from infra.bucket import ObjectStoreUnreachable
+from infra.cluster import ClusterUnreachable
+from infra.steps import Cancelled
+from infra.teardown import Certificate, Created, Look, Question, _path, prove
+
+_NEVER = threading.Event()
+
+
+def _told(*_arguments: object) -> None:
+    pass
+
+
+def _waited(_seconds: float) -> None:
+    pass
+
+
+def _question(*answers: tuple[str, ...] | Exception) -> Question:
+    """A question that is answered so, one after the other, the last answer for ever."""
+    left = list(answers)
+
+    def ask() -> tuple[str, ...]:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return Question(subject="Namespace", query="GET /api/v1/namespaces", ask=ask)
+
+
+def _certificate(*looks: Look) -> Certificate:
+    return Certificate(
+        class_name="demo",
+        platform="https://198.18.0.100/",
+        started=datetime(2026, 11, 24, 8, 0, tzinfo=UTC),
+        ended=datetime(2026, 11, 24, 8, 1, tzinfo=UTC),
+        created=(Created(kind="Namespace", namespace="", name="demo-alice", known_by=("state", "label")),),
+        looks=looks,
+        seconds_between_rounds=3,
+    )
+
+
+def _look(*rounds: tuple[str, ...], error: str = "") -> Look:
+    return Look(subject="Namespace", query="GET /api/v1/namespaces", rounds=rounds, error=error)
+
+
+@pytest.mark.parametrize(
+    ("looks", "verdict", "exit_code"),
+    [
+        ((_look((), ()),), "absent", 0),
+        ((_look((), ()), _look((), ("demo-alice",))), "present", 1),
+        ((_look(("demo-alice",), ()),), "present", 1),
+        ((_look((), ()), _look(error="no answer")), "could-not-look", 3),
+        ((_look((), error="no answer"),), "could-not-look", 3),
+        ((_look(("demo-alice",)), _look(error="no answer")), "present", 1),
+        ((), "could-not-look", 3),
+    ],
+)
+def test_the_worst_look_decides(looks: tuple[Look, ...], verdict: str, exit_code: int) -> None:
+    certificate = _certificate(*looks)
+    assert (certificate.verdict, certificate.exit_code) == (verdict, exit_code)
+
+
+def test_what_is_gone_is_looked_for_a_second_time() -> None:
+    (look,) = prove((_question(()),), _told, _NEVER, _waited)
+    assert look.rounds == ((), ())
+    assert look.verdict == "absent"
+
+
+def test_what_needs_a_moment_to_go_is_waited_for() -> None:
+    (look,) = prove((_question(("demo-alice",), ("demo-alice",), ()),), _told, _NEVER, _waited)
+    assert look.verdict == "absent"
+
+
+def test_what_comes_back_between_the_looks_is_seen() -> None:
+    (look,) = prove((_question((), ("demo-alice",)),), _told, _NEVER, _waited)
+    assert look.verdict == "present"
+
+
+def test_what_never_goes_is_told_once_the_time_is_over() -> None:
+    (look,) = prove((_question(("demo-alice",)),), _told, _NEVER, _waited, settles_within_seconds=0)
+    assert look.rounds == (("demo-alice",), ("demo-alice",))
+
+
+@pytest.mark.parametrize(
+    "error", [ClusterUnreachable("no answer"), ObjectStoreUnreachable("no answer"), OSError("denied")]
+)
+def test_whoever_cannot_be_asked_is_named(error: Exception) -> None:
+    (look,) = prove((_question((), error),), _told, _NEVER, _waited)
+    assert look.verdict == "could-not-look"
+    assert look.error == str(error)
+
+
+def test_a_stopped_proof_proves_nothing() -> None:
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(Cancelled):
+        prove((_question(("demo-alice",)),), _told, stopped, _waited)
+
+
+def test_the_certificate_is_written_for_people_and_for_programs(tmp_path: Path) -> None:
+    text = _certificate(_look((), ())).write(tmp_path).read_text()
+    assert "demo-alice   (known by state, label)" in text
+    assert "everything of the class is gone (exit code 0)" in text
+    facts = json.loads((tmp_path / "certificate.json").read_text())
+    assert facts["verdict"] == "absent"
+    assert facts["looks"][0]["verdict"] == "absent"
+    assert facts["created"][0]["known_by"] == ["state", "label"]
+
+
+def test_what_is_still_there_is_named_with_what_to_do(tmp_path: Path) -> None:
+    text = _certificate(_look(("demo-alice",), ("demo-alice",))).write(tmp_path).read_text()
+    assert "still there: demo-alice" in text
+    assert "run `classroom down` again (exit code 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "path"),
+    [
+        ("Namespace", {"name": "demo-alice"}, "/api/v1/namespaces/demo-alice"),
+        ("Secret", {"name": "key", "namespace": "demo-alice"}, "/api/v1/namespaces/demo-alice/secrets/key"),
+        (
+            "Password (dex)",
+            {"name": "mfs", "namespace": "auth"},
+            "/apis/dex.coreos.com/v1/namespaces/auth/passwords/mfs",
+        ),
+    ],
+)
+def test_an_object_is_deleted_where_it_lies(kind: str, metadata: dict[str, str], path: str) -> None:
+    assert _path(kind, {"metadata": metadata}) == path
