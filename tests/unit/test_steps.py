@@ -4,6 +4,7 @@ import graphlib
 import io
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -18,11 +19,22 @@ def noop(_report: Report) -> None:
     pass
 
 
+def waits_for(event: threading.Event | threading.Barrier) -> Callable[[Report], None]:
+    def wait(_report: Report) -> None:
+        event.wait(5)
+
+    return wait
+
+
 @given(st.lists(st.sets(st.integers(0, 9)), max_size=10))
 def test_every_step_runs_once_and_after_all_that_it_needs(needs: list[set[int]]) -> None:
     done: list[str] = []
     steps = [
-        Step(name=str(number), needs=tuple(str(n) for n in earlier if n < number), action=lambda _, n=number: done.append(str(n)))
+        Step(
+            name=str(number),
+            needs=tuple(str(n) for n in earlier if n < number),
+            action=lambda _, n=number: done.append(str(n)),
+        )
         for number, earlier in enumerate(needs)
     ]
 
@@ -35,7 +47,7 @@ def test_every_step_runs_once_and_after_all_that_it_needs(needs: list[set[int]])
 def test_steps_that_do_not_wait_for_each_other_run_side_by_side() -> None:
     both_there = threading.Barrier(2, timeout=5)
 
-    run([Step(name=name, action=lambda _: both_there.wait() and None) for name in ("one", "other")], lambda _: None)
+    run([Step(name=name, action=waits_for(both_there)) for name in ("one", "other")], lambda _: None)
 
 
 def test_a_failure_stops_the_others_and_is_raised_as_it_was() -> None:
@@ -47,7 +59,7 @@ def test_a_failure_stops_the_others_and_is_raised_as_it_was() -> None:
 
     steps = [
         Step(name="fails", action=fail),
-        Step(name="runs until told to stop", action=lambda _: cancelled.wait(5) and None),
+        Step(name="runs until told to stop", action=waits_for(cancelled)),
         Step(name="never starts", needs=("fails",), action=noop),
     ]
     with pytest.raises(LookupError, match="no such thing"):

@@ -1,0 +1,1 @@
+"""Rehearses a lab as each student: seed, execute, collect, judge, report."""

@@ -1,0 +1,205 @@
+"""What was seen of one lab, rehearsed as one student: facts only, no judgement. Stored as facts.json.
+
+What could not be looked at stands in `gaps` by its source, with the reason: an empty list says "there is nothing" only
+when its source is no gap.
+"""
+
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from labs.runner import mlmd
+
+Source = Literal["server", "api", "mlmd", "kubernetes", "bucket"]
+"""Notebook server, KFP's API, ML Metadata, the Kubernetes API, the student's bucket."""
+
+_CONTAINER = "system.ContainerExecution"
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoginFacts(_Facts):
+    """The login at the gateway."""
+
+    ok: bool
+    seconds: float
+    error: str = ""
+
+
+class SeedFacts(_Facts):
+    """The student's own copy of the notebook: `made`, there `unchanged`, or there `edited` (and then left alone)."""
+
+    state: Literal["made", "unchanged", "edited", "failed"]
+    seconds: float
+    path: str
+    detail: str = ""
+
+
+class CellFacts(_Facts):
+    """A cell of the rehearsed copy. `output` is what a person would read in its outputs."""
+
+    tag: str
+    state: Literal["ok", "error", "timeout", "dead", "not-run"]
+    seconds: float = 0.0
+    output: str = ""
+    error: str = ""
+    attempts: int = 0
+
+
+class FileFacts(_Facts):
+    """A file beside the rehearsed notebook; `text` is None when there is none."""
+
+    path: str
+    text: str | None
+
+
+class ArtifactFacts(_Facts):
+    """What a task took (INPUT) or made (OUTPUT), with the place it lies at."""
+
+    name: str
+    type: str
+    uri: str
+    state: str
+    event: str
+
+
+class TaskFacts(_Facts):
+    """A task of a run. `inputs` and `outputs` are None when nothing recorded them."""
+
+    name: str
+    after: tuple[str, ...] = ()
+    state: str = ""
+    seconds: float | None = None
+    pod: str = ""
+    namespace: str = ""
+    inputs: dict[str, JsonValue] | None = None
+    outputs: dict[str, JsonValue] | None = None
+    artifacts: tuple[ArtifactFacts, ...] = ()
+
+
+class RunFacts(_Facts):
+    """A run. `submitted_by` is the step that submitted it; `seconds` is from the submission until its end was seen."""
+
+    submitted_by: str
+    run_id: str
+    name: str = ""
+    state: str = ""
+    error: str = ""
+    experiment: str = ""
+    experiment_namespace: str = ""
+    parameters: dict[str, JsonValue] = {}
+    seconds: float | None = None
+    workflow: str = ""
+    workflow_namespace: str = ""
+    resubmitted: int = 0
+    tasks: tuple[TaskFacts, ...] = ()
+
+
+class ObjectFacts(_Facts):
+    """An object in the student's bucket."""
+
+    key: str
+    bytes: int
+
+
+class Facts(_Facts):
+    """All that was seen of one lab as one student."""
+
+    lab: str
+    student: str
+    namespace: str
+    bucket: str
+    server: str
+    login: LoginFacts | None = None
+    seed: SeedFacts | None = None
+    cells: tuple[CellFacts, ...] = ()
+    files: tuple[FileFacts, ...] = ()
+    experiments: tuple[str, ...] = ()
+    runs: tuple[RunFacts, ...] = ()
+    objects: tuple[ObjectFacts, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the rehearsal survived: a run submitted again, a service that restarted."""
+    gaps: dict[Source, str] = {}
+
+    def cell(self, tag: str) -> CellFacts | None:
+        """The cell of that tag; None when the notebook has none."""
+        return next((cell for cell in self.cells if cell.tag == tag), None)
+
+    def run(self, step: str) -> RunFacts | None:
+        """The run that a step submitted; None when it submitted none."""
+        return next((run for run in self.runs if run.submitted_by == step), None)
+
+    def file(self, path: str) -> FileFacts | None:
+        """The file of that path; None when it was not looked for."""
+        return next((file for file in self.files if file.path == path), None)
+
+
+def edges(pipeline_spec: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Each task of a pipeline's graph with the tasks it waits for, after which it stands; else in order of the names.
+
+    `pipeline_spec` is KFP's: with a platform part beside it, or alone.
+    """
+    spec = pipeline_spec.get("pipeline_spec", pipeline_spec)
+    tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
+    found = {}
+    # The specification is a map, which JSON gives in any order.
+    for name, task in sorted(tasks.items()):
+        inputs = [*task.get("inputs", {}).get("parameters", {}).values()]
+        inputs += task.get("inputs", {}).get("artifacts", {}).values()
+        producers = (
+            given.get(kind, {}).get("producerTask")
+            for given in inputs
+            for kind in ("taskOutputParameter", "taskOutputArtifact")
+        )
+        found[name] = tuple(dict.fromkeys([*task.get("dependentTasks", ()), *(p for p in producers if p)]))
+    return {name: found[name] for name in TopologicalSorter(found).static_order() if name in found}
+
+
+def tasks(
+    graph: Mapping[str, tuple[str, ...]],
+    executions: Iterable[mlmd.Execution],
+    artifacts: Iterable[mlmd.Artifact],
+    events: Iterable[mlmd.Event],
+) -> tuple[TaskFacts, ...]:
+    """The tasks of a run: the graph says which there are and their order, ML Metadata what each took and made."""
+    known = {artifact.id: artifact for artifact in artifacts}
+    happened = list(events)
+    seen: dict[str, TaskFacts] = {}
+    for execution in executions:
+        if execution.type_ != _CONTAINER:
+            continue
+        properties = mlmd.plain(execution.custom_properties.items())
+        name = str(properties.get("task_name") or properties.get("display_name") or execution.name)
+        milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        seen[name] = TaskFacts(
+            name=name,
+            after=graph.get(name, ()),
+            state=mlmd.named(mlmd.EXECUTION_STATES, execution.last_known_state),
+            seconds=milliseconds / 1000 if milliseconds >= 0 else None,
+            pod=str(properties.get("pod_name") or ""),
+            namespace=str(properties.get("namespace") or ""),
+            inputs=properties.get("inputs") or {},
+            outputs=properties.get("outputs") or {},
+            artifacts=tuple(
+                _artifact(known[event.artifact_id], event)
+                for event in happened
+                if event.execution_id == execution.id and event.artifact_id in known
+            ),
+        )
+    waiting = {name: TaskFacts(name=name, after=after) for name, after in graph.items() if name not in seen}
+    return tuple((seen | waiting)[name] for name in [*graph, *(name for name in seen if name not in graph)])
+
+
+def _artifact(artifact: mlmd.Artifact, event: mlmd.Event) -> ArtifactFacts:
+    named = next((step.key for step in event.path.steps if step.key), "")
+    return ArtifactFacts(
+        name=named or artifact.name or artifact.uri.rpartition("/")[2],
+        type=artifact.type_,
+        uri=artifact.uri,
+        state=mlmd.named(mlmd.ARTIFACT_STATES, artifact.state),
+        event=mlmd.named(mlmd.EVENT_TYPES, event.type_),
+    )
