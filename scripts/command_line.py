@@ -1,0 +1,131 @@
+"""The command line: three verbs for a class, and those for the one-machine platform.
+
+What went wrong is one message that ends with how to mend it.
+Exit codes: 0 all proven · 1 something is wrong with the class · 2 the call was wrong · 3 something was not checked.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from infra.failure import Failure
+from infra.spec import ClassSpec, load
+from infra.steps import Cancelled
+
+# verbs is imported where it is needed: it brings Pulumi, for which a mistake in the class file should not wait.
+
+console = Console()
+
+_ClassFile = click.argument(
+    "spec",
+    metavar="CLASS.yaml",
+    type=click.Path(path_type=Path),
+    callback=lambda _context, _parameter, file: load(file),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def classroom() -> None:
+    """Stand up, rehearse and take down a Kubeflow class."""
+
+
+@classroom.group()
+def platform() -> None:
+    """The embedded default: a real Kubeflow on this machine."""
+
+
+@platform.command("up")
+def platform_up() -> None:
+    """Build what is missing, start the node, stand up Kubeflow's parts."""
+    from scripts import verbs
+
+    console.print(f"Kubeflow answers at {verbs.platform_up(console).url}")
+
+
+@platform.command("status")
+def platform_status() -> None:
+    """Say what of the platform stands."""
+    from infra import one_machine
+
+    for name, stands in one_machine.status().items():
+        console.print(f"{name:<12} {'yes' if stands else 'no'}", highlight=False)
+
+
+@platform.command("down")
+@click.option("--purge", is_flag=True, help="Empty the cache of built tools and images as well.")
+def platform_down(purge: bool) -> None:
+    """Take away processes, mounts, network namespace, cgroups and data."""
+    from scripts import verbs
+
+    verbs.platform_down(console, purge=purge)
+
+
+@classroom.command()
+@_ClassFile
+def up(spec: ClassSpec) -> None:
+    """Stand up every student's environment and print the logins."""
+    from scripts import verbs
+
+    console.print(verbs.logins(verbs.up(spec, verbs.reached(spec), console)))
+
+
+@classroom.command()
+@_ClassFile
+def preview(spec: ClassSpec) -> None:
+    """Say what `up` would change."""
+    from scripts import verbs
+
+    changes = verbs.preview(spec, verbs.reached(spec), console)
+    console.print(
+        f"{changes.created} to make, {changes.updated} to change, {changes.replaced} to replace, "
+        f"{changes.deleted} to delete"
+    )
+
+
+@classroom.command()
+@_ClassFile
+def verify(spec: ClassSpec) -> None:
+    """Run every lab as every student in the student's own notebook and show what works."""
+    from scripts import verbs
+
+    result, directory = verbs.verify(spec, verbs.reached(spec), console)
+    console.print(verbs.matrix(result))
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    sys.exit(result.exit_code)
+
+
+@classroom.command()
+@_ClassFile
+def down(spec: ClassSpec) -> None:
+    """Take everything of the class away and prove it with a certificate."""
+    from scripts import verbs
+
+    certificate, file = verbs.down(spec, verbs.reached(spec), console)
+    console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"certificate: {file}", soft_wrap=True)
+    sys.exit(certificate.exit_code)
+
+
+def answered(command: Callable[[], None]) -> None:
+    """Run a command and end the process with an exit code instead of a traceback for whatever a person can mend."""
+    try:
+        command()
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        console.print("stopped; the same command goes on from here")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except Cancelled as error:
+        console.print(str(error), markup=False)
+        sys.exit(130)
+    except Failure as failure:
+        console.print(f"error: {failure}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(failure.exit_code)
+
+
+if __name__ == "__main__":
+    answered(lambda: classroom(standalone_mode=False))

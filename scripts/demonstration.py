@@ -1,0 +1,135 @@
+"""The main job from nothing to nothing, timed: platform, class, rehearsal, teardown, and a table of what it took.
+
+scripts/demo           ends with everything gone
+scripts/demo --keep    leaves the platform and the class up
+"""
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from infra import one_machine
+from infra.local.places import places
+from infra.spec import load
+from scripts import verbs
+from scripts.command_line import answered
+
+_CLASS_FILE = Path(__file__).parent.parent / "labs" / "classes" / "demo.yaml"
+_GIBIBYTE = 1 << 30
+_DISK_POLL_SECONDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One thing measured, and the most it should be, both in `unit`; no goal: it is shown for information."""
+
+    what: str
+    seen: float
+    unit: str
+    goal: float | None = None
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the platform and the class up.")
+def demonstrate(keep: bool) -> None:
+    """Teach the demo class on a real one-machine Kubeflow."""
+    console = Console()
+    spec = load(_CLASS_FILE)
+    ran_before, fresh = one_machine.is_running(), not one_machine.is_built()
+    numbers: list[Number] = []
+    began = time.monotonic()
+    try:
+        with _disk_watched(numbers, fresh), _timed(numbers, "platform up", 5 if ran_before else None if fresh else 90):
+            platform = verbs.platform_up(console)
+        memory = one_machine.memory_bytes() / _GIBIBYTE
+        numbers.append(Number(what="memory of the platform without students", seen=memory, unit="GiB", goal=3))
+        with _timed(numbers, "up: two students, both notebooks answer", 45):
+            handout = verbs.up(spec, platform, console)
+        console.print(verbs.logins(handout))
+        with _timed(numbers, "verify"):
+            result, directory = verbs.verify(spec, platform, console)
+        run_seconds = [run.seconds for lab in result.labs for run in lab.facts.runs if run.seconds is not None]
+        if run_seconds:
+            numbers.append(Number(what="one run by SDK until seen SUCCEEDED", seen=max(run_seconds), unit="s", goal=30))
+        console.print(verbs.matrix(result))
+        exit_code = result.exit_code
+        if fresh:
+            numbers.append(
+                Number(what="fresh machine to verified demo", seen=time.monotonic() - began, unit="s", goal=1800)
+            )
+        if not keep:
+            with _timed(numbers, "down, with certificate"):
+                certificate, file = verbs.down(spec, platform, console)
+            console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
+            exit_code = exit_code or certificate.exit_code
+    finally:
+        # Whatever went wrong, nothing is left running that was not asked for.
+        if not keep and not ran_before:
+            with _timed(numbers, "platform down"):
+                verbs.platform_down(console)
+    numbers.append(Number(what="the whole demo", seen=time.monotonic() - began, unit="s", goal=None if fresh else 240))
+    console.print(_table(numbers))
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    if not keep:
+        console.print(f"certificate: {file}", soft_wrap=True)
+    (directory / "numbers.json").write_text(json.dumps([asdict(number) for number in numbers], indent=2) + "\n")
+    sys.exit(exit_code)
+
+
+@contextmanager
+def _timed(numbers: list[Number], what: str, goal: float | None = None) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    numbers.append(Number(what=what, seen=time.monotonic() - started, unit="s", goal=goal))
+
+
+@contextmanager
+def _disk_watched(numbers: list[Number], fresh: bool) -> Iterator[None]:
+    """Measure what a build takes of the disk, at its peak and after it; whoever else writes is counted as well."""
+    free = [_free_disk()]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_DISK_POLL_SECONDS):
+            free.append(_free_disk())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    if fresh:
+        numbers.append(
+            Number(what="disk at the peak of the build", seen=(free[0] - min(free)) / _GIBIBYTE, unit="GiB", goal=25)
+        )
+        numbers.append(Number(what="disk left after it", seen=(free[0] - _free_disk()) / _GIBIBYTE, unit="GiB", goal=8))
+
+
+def _free_disk() -> int:
+    existing = next(each for each in (places().cache, *places().cache.parents) if each.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _table(numbers: list[Number]) -> Table:
+    table = Table("measured", "seen", "goal", title="What it took")
+    for number in numbers:
+        good = number.goal is None or number.seen <= number.goal
+        goal = "" if number.goal is None else f"≤ {number.goal:g} {number.unit}"
+        table.add_row(number.what, f"[{'green' if good else 'red'}]{number.seen:.1f} {number.unit}[/]", goal)
+    return table
+
+
+if __name__ == "__main__":
+    answered(lambda: demonstrate(standalone_mode=False))

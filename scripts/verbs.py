@@ -1,0 +1,141 @@
+"""What the verbs do, for the command line and for the demonstration alike: progress on the console, evidence in runs/.
+
+Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with events.jsonl and what it saw, no secret.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from infra import classroom, engine, one_machine, teardown
+from infra.failure import Failure
+from infra.local.places import places
+from infra.spec import ClassSpec, OneMachine, Platform
+from infra.steps import Event, Listener
+from scripts.progress import shown
+
+if TYPE_CHECKING:
+    from labs.runner.result import Result
+
+
+class NoClass(Failure):
+    """The class that was named does not stand."""
+
+
+def platform_up(console: Console) -> Platform:
+    """Have the one-machine platform stand."""
+    with shown("platform up", console) as listener:
+        return one_machine.up(listener)
+
+
+def platform_down(console: Console, *, purge: bool = False) -> None:
+    """Have nothing of the one-machine platform left but, without `purge`, its cache."""
+    with shown("platform down", console) as listener:
+        one_machine.down(listener, purge=purge)
+
+
+def reached(spec: ClassSpec) -> Platform:
+    """The Kubeflow that the class is held on."""
+    return one_machine.reached() if isinstance(spec.platform, OneMachine) else spec.platform
+
+
+def up(spec: ClassSpec, platform: Platform, console: Console) -> classroom.Handout:
+    """Have every seat of the class stand."""
+    with _evidence(spec, "up", console) as (_, listener):
+        handout = classroom.handout(engine.up(_stack(spec, platform), listener))
+    if handout is None:
+        raise NoClass(f"{spec.name} was made and exports no seats; run `scripts/classroom up` again")
+    return handout
+
+
+def preview(spec: ClassSpec, platform: Platform, console: Console) -> engine.Changes:
+    """What `up` would change."""
+    with _evidence(spec, "preview", console) as (_, listener):
+        return engine.preview(_stack(spec, platform), listener)
+
+
+def verify(spec: ClassSpec, platform: Platform, console: Console) -> tuple["Result", Path]:
+    """Rehearse every lab as every student; what was seen, and the folder with the reports."""
+    # kfp takes two seconds to import and only rehearsals need it.
+    from labs.runner.verify import verify as rehearse
+
+    handout = classroom.handout(engine.outputs(_stack(spec, platform)))
+    if handout is None:
+        raise NoClass(f"class {spec.name} does not stand; run `scripts/classroom up` with its file first")
+    directory = _run_directory(spec, "verify")
+    with shown(f"verify {spec.name}", console) as listener:
+        return rehearse(spec, platform, handout.passwords, directory, listener, threading.Event()), directory
+
+
+def down(spec: ClassSpec, platform: Platform, console: Console) -> tuple[teardown.Certificate, Path]:
+    """Take the class away and look again; the certificate, and the file with its text."""
+    with _evidence(spec, "down", console) as (directory, listener):
+        certificate = teardown.down(spec, platform, stack=_stack(spec, platform), listener=listener)
+        return certificate, certificate.write(directory)
+
+
+def logins(handout: classroom.Handout) -> Table:
+    """The one place where passwords are shown."""
+    table = Table("student", "e-mail", "password", "notebooks", title=f"Log in at {handout.gateway}")
+    for seat in handout.seats:
+        table.add_row(
+            seat.name or seat.id, seat.email, seat.password.get_secret_value(), "\n".join(seat.notebooks.values())
+        )
+    return table
+
+
+def matrix(result: "Result") -> Group:
+    """Students × steps, and below what was not seen to work, with how to mend it."""
+    # As in verify.
+    from labs.runner.report import MARKS
+
+    colours = {"pass": "green", "fail": "red", "not-yet": "dim", "could-not-check": "yellow"}
+    parts: list[RenderableType] = []
+    for name in dict.fromkeys(lab.lab for lab in result.labs):
+        rehearsed = [lab for lab in result.labs if lab.lab == name]
+        table = Table("student", *(step.id for step in rehearsed[0].steps), title=rehearsed[0].title.en)
+        for lab in rehearsed:
+            table.add_row(lab.student, *(f"[{colours[step.state]}]{MARKS[step.state]}[/]" for step in lab.steps))
+        parts.append(table)
+        parts += [
+            Text(
+                f"{lab.student} {step.id} {outcome.state}: expected {outcome.expected}; seen {outcome.seen}. {outcome.hint}"
+            )
+            for lab in rehearsed
+            for step in lab.steps
+            for outcome in step.outcomes
+            if outcome.state in ("fail", "could-not-check")
+        ]
+    return Group(*parts)
+
+
+def _stack(spec: ClassSpec, platform: Platform) -> engine.Stack:
+    return engine.class_stack(spec, platform, state=places().state, tools=one_machine.pulumi_directories())
+
+
+@contextmanager
+def _evidence(spec: ClassSpec, verb: str, console: Console) -> Iterator[tuple[Path, Listener]]:
+    """A folder for what this call sees, and a listener that shows events and records them there."""
+    directory = _run_directory(spec, verb)
+    with (directory / "events.jsonl").open("w") as record, shown(f"{verb} {spec.name}", console) as show:
+
+        def listen(event: Event) -> None:
+            record.write(json.dumps({"at": datetime.now(UTC).isoformat(), **asdict(event)}, ensure_ascii=False) + "\n")
+            show(event)
+
+        yield directory, listen
+
+
+def _run_directory(spec: ClassSpec, verb: str) -> Path:
+    directory = Path("runs") / spec.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{verb}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

@@ -1,0 +1,199 @@
+"""A class that stands: rehearsed as every student, private from the first day, and changed without harm."""
+
+import base64
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import requests
+from rich.console import Console
+
+from infra.local.places import places
+from labs.runner.verify import verify
+from scripts import verbs
+from tests.cluster.conftest import CLASS_FILE, Klass
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+# From inside a pod: can a TCP connection be made? The exit of a refused one and of one that is dropped is the same.
+_PROBE = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=4).close()
+    print("open")
+except OSError as error:
+    print("closed", error)
+"""
+
+
+def test_every_step_of_the_lab_works_for_every_student(klass: Klass, console: Console, tmp_path: Path) -> None:
+    result = verify(
+        klass.spec,
+        klass.platform,
+        klass.handout.passwords,
+        tmp_path,
+        lambda event: console.print(event.step, event.state, event.detail),
+        threading.Event(),
+    )
+
+    assert {
+        (lab.student, step.id, step.state) for lab in result.labs for step in lab.steps if step.state != "pass"
+    } == set()
+    assert result.exit_code == 0
+    assert {lab.student for lab in result.labs} == {"ada", "ben"}
+    suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert len(suites.findall(".//testcase")) == sum(len(lab.steps) for lab in result.labs)
+    written = "".join(file.read_text() for file in tmp_path.iterdir())
+    assert not [seat.id for seat in klass.handout.seats if seat.password.get_secret_value() in written]
+
+
+def test_verify_survives_the_death_of_the_pipelines_api(klass: Klass, tmp_path: Path) -> None:
+    killed = threading.Event()
+
+    def kill_when_the_run_is_submitted(event: object) -> None:
+        if "run" in str(getattr(event, "detail", "")).lower() and not killed.is_set():
+            killed.set()
+            klass.core.delete_collection_namespaced_pod(
+                klass.platform.kubeflow_namespace, label_selector="app=ml-pipeline", grace_period_seconds=0
+            )
+
+    one = klass.spec.model_copy(update={"students": klass.spec.students[:1]})
+    result = verify(
+        one, klass.platform, klass.handout.passwords, tmp_path, kill_when_the_run_is_submitted, threading.Event()
+    )
+
+    assert killed.is_set()
+    assert [(step.id, step.state) for lab in result.labs for step in lab.steps if step.state != "pass"] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("mysql.kubeflow", 3306),
+        ("seaweedfs.kubeflow", 9333),
+        ("seaweedfs.kubeflow", 8888),
+        ("seaweedfs.kubeflow", 18333),
+        ("metadata-grpc-service.kubeflow", 8080),
+        ("metadata-envoy-service.kubeflow", 9090),
+        ("ml-pipeline.kubeflow", 8888),
+        ("NODE", 10250),
+        ("NODE", 2379),
+    ],
+)
+def test_inner_ports_are_closed_to_a_notebook(klass: Klass, host: str, port: int) -> None:
+    host = klass.platform.api_server_cidrs[0].partition("/")[0] if host == "NODE" else host
+
+    # The control: the same probe, from the same pod, through a door that is meant to be open.
+    assert klass.in_notebook("ada", "python3", "-c", _PROBE, "seaweedfs.kubeflow", "8333").startswith("open")
+    assert klass.in_notebook("ada", "python3", "-c", _PROBE, host, str(port)).startswith("closed")
+
+
+def test_a_student_opens_the_own_notebook_and_nobody_elses(klass: Klass) -> None:
+    ada, ben = klass.session("ada"), klass.session("ben")
+    page = f"/notebook/{klass.namespace('ada')}/cpu-notebook/api/status"
+
+    assert ada.call("GET", page).status_code == 200
+    assert ben.call("GET", page).status_code == 403
+    anonymous = requests.get(
+        klass.platform.url.rstrip("/") + page,
+        headers={"kubeflow-userid": "ada@tests.example.org"},
+        verify=str(klass.platform.ca_file),
+        allow_redirects=False,
+        timeout=10,
+    )
+    assert anonymous.status_code in (302, 401, 403)
+
+
+def test_a_student_sees_the_own_pipelines_and_nobody_elses(klass: Klass) -> None:
+    runs = "/pipeline/apis/v2beta1/runs"
+    ada = klass.session("ada")
+
+    assert ada.call("GET", runs, params={"namespace": klass.namespace("ada")}).status_code == 200
+    assert ada.call("GET", runs, params={"namespace": klass.namespace("ben")}).status_code == 403
+    forged = {"kubeflow-userid": "ben@tests.example.org"}
+    assert ada.call("GET", runs, params={"namespace": klass.namespace("ben")}, headers=forged).status_code == 403
+
+
+def test_a_students_key_opens_the_own_bucket_alone(klass: Klass) -> None:
+    listing = """
+import sys, boto3, base64, os
+from kubernetes import client, config
+config.load_incluster_config()
+secret = client.CoreV1Api().read_namespaced_secret("mlpipeline-minio-artifact", sys.argv[1]).data
+key = {name: base64.b64decode(value).decode() for name, value in secret.items()}
+s3 = boto3.client("s3", endpoint_url="http://seaweedfs.kubeflow:8333", region_name="us-east-1",
+                  aws_access_key_id=key["accesskey"], aws_secret_access_key=key["secretkey"])
+try:
+    s3.list_objects_v2(Bucket=sys.argv[2])
+    print("listed")
+except Exception as error:
+    print("refused", type(error).__name__)
+"""
+    buckets = {seat.id: seat.bucket for seat in klass.handout.seats}
+
+    assert "listed" in klass.in_notebook("ada", "python3", "-c", listing, klass.namespace("ada"), buckets["ada"])
+    assert "refused ClientError" in klass.in_notebook(
+        "ada", "python3", "-c", listing, klass.namespace("ada"), buckets["ben"]
+    )
+
+
+def test_up_again_changes_nothing_and_restarts_no_notebook(klass: Klass, console: Console) -> None:
+    core = klass.core
+
+    def started() -> dict[str, object]:
+        return {
+            pod.metadata.uid: pod.status.start_time
+            for student in ("ada", "ben")
+            for pod in core.list_namespaced_pod(klass.namespace(student), label_selector="notebook-name").items
+        }
+
+    before = started()
+    again = verbs.up(klass.spec, klass.platform, console)
+
+    assert len(before) == 4
+    assert started() == before
+    assert again.passwords == klass.handout.passwords
+
+
+def test_ctrl_c_during_up_leaves_what_the_next_up_completes(klass: Klass, classroom: Start, tmp_path: Path) -> None:
+    late = tmp_path / "late.yaml"
+    late.write_text(
+        CLASS_FILE.read_text()
+        .replace("name: tests", "name: stopped")
+        .replace("@tests.example.org", "@stopped.example.org")
+    )
+    stopped = classroom("up", str(late))
+    namespaces = klass.core
+    deadline = time.monotonic() + 120
+    while not namespaces.list_namespace(label_selector="classroom=stopped").items and time.monotonic() < deadline:
+        time.sleep(0.2)
+    stopped.send_signal(signal.SIGINT)
+    said, _ = stopped.communicate(timeout=180)
+
+    assert stopped.returncode == 130, said
+    assert "Traceback" not in said
+    whole = classroom("up", str(late))
+    said, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
+    gone = classroom("down", str(late))
+    said, _ = gone.communicate(timeout=300)
+    assert gone.returncode == 0, said
+    assert not namespaces.list_namespace(label_selector="classroom=stopped").items
+
+
+def test_no_secret_stands_in_clear_in_the_state(klass: Klass) -> None:
+    states = [file.read_text() for file in (places().state / "pulumi").rglob("*.json")]
+    passwords = [password.get_secret_value() for password in klass.handout.passwords.values()]
+    for namespace in (klass.namespace("ada"), klass.platform.kubeflow_namespace):
+        data = klass.core.read_namespaced_secret("mlpipeline-minio-artifact", namespace).data
+        passwords.append(base64.b64decode(data["secretkey"]).decode())
+
+    assert states
+    assert json.loads(states[0])
+    assert not [1 for password in passwords for state in states if password in state]

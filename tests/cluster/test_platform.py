@@ -1,0 +1,112 @@
+"""The platform outlives the sudden end of its parts, keeps its data, and is what the table of versions says."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+from rich.console import Console
+
+from infra import one_machine
+from infra.local import machine, node
+from scripts import verbs
+from tests.cluster.conftest import ROOT, Klass
+
+VERSIONS = ROOT / "docs" / "versions.md"
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize("daemon", ["kubelet", "containerd"])
+def test_platform_up_resumes_a_node_whose_daemon_was_killed(klass: Klass, console: Console, daemon: str) -> None:
+    victims = node.processes(daemon)
+    assert victims
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    time.sleep(1)
+    assert not one_machine.is_running()
+
+    verbs.platform_up(console)
+
+    assert one_machine.is_running()
+    assert (
+        klass.session("ada").call("GET", f"/notebook/{klass.namespace('ada')}/cpu-notebook/api/status").status_code
+        == 200
+    )
+
+
+@pytest.mark.parametrize("app", ["mysql", "seaweedfs"])
+def test_data_outlive_the_pod_that_serves_them(klass: Klass, app: str) -> None:
+    runs = [run["run_id"] for run in klass.pipelines("ada").runs()]
+    core = klass.core
+    (pod,) = core.list_namespaced_pod("kubeflow", label_selector=f"app={app}").items
+
+    core.delete_namespaced_pod(pod.metadata.name, "kubeflow")
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        pods = core.list_namespaced_pod("kubeflow", label_selector=f"app={app}").items
+        if [
+            p
+            for p in pods
+            if p.metadata.uid != pod.metadata.uid and all(c.ready for c in p.status.container_statuses or [])
+        ]:
+            break
+        time.sleep(1)
+
+    assert [run["run_id"] for run in klass.pipelines("ada").runs()] == runs
+    verbs.up(klass.spec, klass.platform, Console(quiet=True))
+
+
+def test_a_second_platform_command_beside_the_first_is_told_so(klass: Klass, classroom: Start) -> None:
+    with machine.lock("the tests"):
+        second = classroom("platform", "up")
+        said, _ = second.communicate(timeout=60)
+
+    assert second.returncode == 2
+    assert "the tests" in said
+    assert "Traceback" not in said
+
+
+def test_no_packet_for_the_platforms_range_leaves_the_machine(klass: Klass) -> None:
+    nowhere = subprocess.run(["ip", "route", "get", "198.19.255.254"], capture_output=True, text=True, check=False)
+    gateway = subprocess.run(["ip", "route", "get", "198.18.0.100"], capture_output=True, text=True, check=True)
+
+    assert nowhere.returncode != 0
+    assert node.CABLE in gateway.stdout
+
+
+def test_the_first_page_answers_after_login(klass: Klass) -> None:
+    assert klass.session("ada").call("GET", "/").status_code == 200
+    assert requests.get(klass.platform.url, verify=str(klass.platform.ca_file), timeout=10).url.count("/dex/")
+
+
+def test_the_table_of_versions_is_what_runs(klass: Klass) -> None:
+    rows = re.findall(r"^\| (.+?) \| (\S+) \| (go|python|debian) \| (\S+) \|$", VERSIONS.read_text(), re.MULTILINE)
+    built = [
+        subprocess.run(["go", "version", "-m", file], capture_output=True, text=True, check=True).stdout
+        for file in one_machine.executables().values()
+        if file.read_bytes()[:4] == b"\x7fELF"
+    ]
+    modules = {match for said in built for match in re.findall(r"^\tmod\t(\S+)\t(\S+)", said, re.MULTILINE)}
+    locks = "".join(lock.read_text() for lock in [ROOT / "requirements.lock", *ROOT.glob("infra/local/images/*.lock")])
+
+    def holds(version: str, kind: str, name: str) -> bool:
+        if kind == "go":
+            return (name, version) in modules
+        if kind == "python":
+            return f"\n{name}=={version} " in f"\n{locks}"
+        said = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True, check=True
+        ).stdout
+        return said.startswith(version)
+
+    assert len(rows) > 15
+    assert [row for row in rows if not holds(*row[1:])] == []
+    info = klass.core.list_node().items[0].status.node_info
+    said = {part: version for part, version, _, _ in rows}
+    assert info.kubelet_version == said["Kubernetes"]
+    assert info.container_runtime_version.startswith(f"containerd://{said['containerd']}")
