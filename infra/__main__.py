@@ -1,24 +1,22 @@
-"""The program that plain `pulumi up` runs: the class that the setting `classroom:file` names, on the Kubeflow it names.
+"""The program of plain `pulumi up`: the class that the setting `classroom:file` names, on the Kubeflow that it names.
 
 pulumi config set classroom:file labs/classes/demo.yaml
 """
 
-import sys
 from pathlib import Path
 
+import pulumi
+
+from infra.classroom import program, refuse_taken
+from infra.spec import OneMachine, Platform, load
+
 _ROOT = Path(__file__).resolve().parent.parent
-# Pulumi puts this folder first on the path, where `platform` would hide Python's own module of that name.
-sys.path[:] = [str(_ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != _ROOT / "infra")]
-
-import pulumi  # noqa: E402  # the path had to be set right first
-
-from infra.classroom import program, refuse_taken  # noqa: E402  # the same
-from infra.spec import OneMachine, Platform, load  # noqa: E402  # the same
 
 
 def _reached(choice: OneMachine | Platform) -> Platform:
     if isinstance(choice, Platform):
         return choice
+    # Only a class on this machine needs to know how this machine's Kubeflow is reached.
     from infra.local import platform
 
     return platform.reached()

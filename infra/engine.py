@@ -17,10 +17,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -266,26 +267,38 @@ def _operation(stack: Stack, listener: Listener, cancelled: threading.Event | No
     try:
         yield call
     except auto_errors.CommandError as error:
-        reason = _reason(stack, call, raised, stop, str(error), verb)
+        reason = _reason(stack, call, raised, stop, error, verb)
         call.tell("failed", str(reason))
         raise reason from None
     except BaseException as error:
         call.tell("failed", condense(str(error)) or type(error).__name__)
         raise
+    finally:
+        shutil.rmtree(_scratch(stack), ignore_errors=True)
     call.tell("finished")
 
 
 def _reason(
-    stack: Stack, call: _Call, raised: list[BaseException], stop: threading.Event, output: str, verb: str
+    stack: Stack,
+    call: _Call,
+    raised: list[BaseException],
+    stop: threading.Event,
+    error: auto_errors.CommandError,
+    verb: str,
 ) -> Exception:
     if stop.is_set():
         return Cancelled(f"{verb} of {stack.project}/{stack.name} was stopped; the same command goes on from here")
-    own = next((error for error in raised if isinstance(error, Failure)), None)
+    if isinstance(error, auto_errors.ConcurrentUpdateError):
+        return Busy(
+            f"another command is changing {stack.project}/{stack.name}: {condense(str(error).partition('locked by')[2])}; "
+            "wait for its end, or take its lock away with `pulumi cancel` if it has died"
+        )
+    own = next((each for each in raised if isinstance(each, Failure)), None)
     if own is not None:
         return own
     lines = [f"{_called(urn)}: {text}" if urn else text for urn, text in call.failures.items()]
     if not lines:
-        errors = [line for line in output.splitlines() if line.strip().startswith("error:")]
+        errors = [line for line in str(error).splitlines() if line.strip().startswith("error:")]
         lines = [condense(line) for line in errors[:3]] or ["Pulumi stopped without saying why"]
     mend = "mend what is said above and run the same command again: it goes on from here"
     return EngineFailure("\n".join([f"{verb} of {stack.project}/{stack.name} failed", *lines, mend]))
@@ -339,36 +352,31 @@ class _Command(auto.PulumiCommand):
         """As the parent's, but cancels Pulumi in good order when `stop` is set or on Ctrl-C."""
         environment = {**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"}
         command = [sys.executable, "-ISc", _WITH_PARENT, str(os.getpid()), self.command, "--non-interactive", *args]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            said: list[str] = []
-            complained: list[str] = []
-            readers = [
-                threading.Thread(target=_read, args=(process.stdout, on_output, said)),
-                threading.Thread(target=_read, args=(process.stderr, on_error, complained)),
-            ]
-            for reader in readers:
-                reader.start()
-            interrupted = self._wait(process)
-            for reader in readers:
-                reader.join()
-        result = auto.CommandResult(stdout="\n".join(said), stderr="\n".join(complained), code=process.returncode)
+        # Files and no pipes: when this process is killed, Pulumi must live on for as long as it takes to cancel.
+        with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=complained,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            ) as process:
+                interrupted = self._wait(process)
+            texts = [_text(file) for file in (said, complained)]
+        for hear, text in zip((on_output, on_error), texts, strict=True):
+            if hear is not None:
+                for line in text.splitlines():
+                    hear(line)
+        result = auto.CommandResult(stdout=texts[0], stderr=texts[1], code=process.returncode)
         if interrupted:
             raise KeyboardInterrupt
         if result.code != 0:
             raise auto_errors.create_command_error(result)
         return result
 
-    def _wait(self, process: subprocess.Popen[str]) -> bool:
+    def _wait(self, process: subprocess.Popen[bytes]) -> bool:
         """Until the process has ended. Whether Ctrl-C came meanwhile."""
         interrupted = asked = False
         while True:
@@ -385,17 +393,16 @@ class _Command(auto.PulumiCommand):
                 process.send_signal(signal.SIGINT)
 
 
-def _read(stream: IO[str] | None, hear: Callable[[str], Any] | None, lines: list[str]) -> None:
-    for line in stream or ():
-        lines.append(line.rstrip())
-        if hear:
-            hear(lines[-1])
+def _text(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().rstrip("\n")
 
 
 def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
     directory = _directory(stack)
     work = directory / "work" / stack.project
     work.mkdir(parents=True, exist_ok=True)
+    _scratch(stack).mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     search = os.pathsep.join([*map(str, stack.tools), os.environ.get("PATH", os.defpath)])
     executable = shutil.which("pulumi", path=search)
@@ -404,6 +411,7 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
     environment = {
         "PATH": search,
         "PULUMI_HOME": str(directory / "home"),
+        "TMPDIR": str(_scratch(stack)),
         # Plugins are found on PATH, and nothing is ever fetched.
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -445,6 +453,11 @@ _versions: dict[str, VersionInfo] = {}
 
 def _directory(stack: Stack) -> Path:
     return stack.state / "pulumi"
+
+
+def _scratch(stack: Stack) -> Path:
+    """Where Pulumi's processes write temporary files: the Kubernetes provider leaves the kubeconfig behind there."""
+    return _directory(stack) / "scratch" / stack.project / stack.name
 
 
 def _foreign_backend() -> bool:
@@ -500,6 +513,7 @@ def _unlock(workspace: auto.LocalWorkspace, stack: Stack) -> None:
             raise Busy(
                 f"process {holder} is changing {stack.project}/{stack.name}; wait for its end, then run this again"
             )
+    _end_orphans(stack)
     if any(lock.exists() for lock in locks):
         auto.Stack.select(stack.name, workspace).cancel()
 
@@ -522,11 +536,37 @@ def _pulumi_runs(process: int) -> bool:
 
 
 def _is_orphan(process: int) -> bool:
+    return _parent(process) in (None, 1)
+
+
+def _parent(process: int) -> int | None:
+    """The parent of a process; None when it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
-        return True
-    return re.search(r"^PPid:\s*1$", status, re.MULTILINE) is not None
+        return None
+    found = re.search(r"^PPid:\s*(\d+)$", status, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _end_orphans(stack: Stack) -> None:
+    """End the plugins of a Pulumi that was killed: they are known by the scratch directory in their environment."""
+    mark = f"TMPDIR={_scratch(stack)}".encode()
+    marked: set[int] = set()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (directory / "environ").read_bytes().split(b"\0"):
+                marked.add(int(directory.name))
+        except OSError:
+            # It has ended meanwhile, or is another user's.
+            continue
+    for process in marked:
+        head = process
+        while (parent := _parent(head)) in marked and parent is not None:
+            head = parent
+        if _is_orphan(head):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
 
 def _state(workspace: auto.LocalWorkspace, name: str) -> dict[str, Any]:

@@ -101,7 +101,10 @@ def _pod(args: NotebookArgs) -> dict[str, Any]:
         "CLASS_IMAGE": image,
         "CLASS_BUCKET": args.bucket,
     }
-    mounts: list[dict[str, Any]] = [{"name": "workspace", "mountPath": HOME}, {"name": "shm", "mountPath": "/dev/shm"}]
+    mounts: list[dict[str, Any]] = [
+        {"name": "workspace", "mountPath": HOME},
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # a mount in the pod, not a file of ours
+    ]
     volumes: list[dict[str, Any]] = [
         {"name": "workspace", "persistentVolumeClaim": {"claimName": naming.workspace_volume(notebook.name)}},
         # Worker processes hand tensors over in shared memory, of which a container has 64 MiB by default.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra import engine
-from infra.failure import Failure
+from infra.failure import CallFailure
 from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
 from infra.local.places import Places, places
@@ -28,7 +28,7 @@ _PULUMI_SETS = ("pulumi", "pulumi-python")
 _BUILDS_AT_ONCE = 2
 
 
-class NotUp(Failure):
+class NotUp(CallFailure):
     """The platform is needed and does not stand."""
 
 
@@ -37,10 +37,10 @@ def up(listener: Listener, cancelled: threading.Event | None = None) -> Platform
 
     Errors: `Failure` of the step that failed; `Cancelled` and KeyboardInterrupt, after which the same call goes on.
     """
-    here, addresses = places(), _addresses()
+    here, addresses, stop = places(), _addresses(), cancelled or threading.Event()
     with machine.lock("classroom platform up"):
         _fit(here, addresses)
-        run(_Assembly(here, addresses, cancelled or threading.Event()).steps(), listener, cancelled)
+        run(_Assembly(here, addresses, stop).steps(), listener, stop)
     return reached()
 
 
@@ -52,9 +52,9 @@ def down(listener: Listener, *, purge: bool = False) -> None:
     here, addresses = places(), _addresses()
 
     def node_gone(report: Report) -> None:
-        node.down(here, addresses, report)
-        # The node's data is gone, so what Pulumi knows of it, and the secrets made for it, are about nothing.
-        shutil.rmtree(here.state, ignore_errors=True)
+        # Pulumi's state of the platform and of the classes on it lies with the node's data and goes with it.
+        current = frozenset(images.references(executables(here), here).values()) if is_built() else None
+        node.down(here, addresses, report, keep=current)
 
     def cache_gone(report: Report) -> None:
         report("built tools and images")
@@ -102,6 +102,16 @@ def is_built() -> bool:
     return all(tools.is_built(each, here.cache) for each in tools.tool_sets()) and images.all_made(
         executables(here), here
     )
+
+
+def memory_bytes() -> int:
+    """What the node and everything on it use of the machine's memory, page cache that can be given back left out."""
+    return node.memory_bytes()
+
+
+def state_directory() -> Path:
+    """Where Pulumi's state of whatever stands on this platform is kept: it goes when the platform goes."""
+    return places().node
 
 
 def pulumi_directories() -> tuple[Path, ...]:
@@ -154,6 +164,7 @@ class _Assembly:
         machine.install_packages(self._cancelled)
 
     def _containerd(self, report: Report) -> None:
+        report("in the node's namespaces")
         node.start_containerd(self._here, self._addresses, self._cancelled)
 
     def _images(self, names: tuple[str, ...] | None) -> Callable[[Report], None]:
@@ -170,6 +181,7 @@ class _Assembly:
         node.up(self._here, self._addresses, executables(self._here), report, self._cancelled)
 
     def _discard_build_caches(self, report: Report) -> None:
+        report("what compiling left behind")
         tools.discard_build_caches(self._here.cache)
 
     def _kubeflow(self, report: Report) -> None:
@@ -177,7 +189,7 @@ class _Assembly:
             project="kubeflow-platform",
             name="one-machine",
             program=platform_program(_settings(self._here, self._addresses)),
-            state=self._here.state,
+            state=self._here.node,
             tools=pulumi_directories(),
         )
         outputs = engine.up(stack, lambda event: report(event.detail, event.done, event.total), self._cancelled)
@@ -219,4 +231,4 @@ def _addresses() -> AddressPlan:
 
 
 def _ca_file(here: Places) -> Path:
-    return here.state / "gateway-ca.crt"
+    return here.node / "gateway-ca.crt"

@@ -4,6 +4,7 @@ A cluster with Kubeflow's profile controller fills such a namespace by itself; h
 that controller uses, so that whatever expects a profile finds one.
 """
 
+import base64
 import json
 import re
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from infra.spec import ClassSpec, Platform, Student
 
 _PIPELINE_POD: Final = {"pipelines.kubeflow.org/v2_component": "true"}
 _MLMD_PORT, _PIPELINES_GRPC_PORT = 8080, 8887
-_KEY_SECRET: Final = "mlpipeline-minio-artifact"
+_KEY_HOLDER: Final = "mlpipeline-minio-artifact"
 # The cluster roles that come with every Kubeflow.
 _EDIT, _VIEW = "kubeflow-edit", "kubeflow-view"
 
@@ -130,7 +131,7 @@ class _Metadata:
 
     def __call__(self, name: str, annotations: dict[str, str] | None = None) -> k8s.meta.v1.ObjectMetaArgs:
         return k8s.meta.v1.ObjectMetaArgs(
-            name=name, namespace=self.namespace, labels=self.labels, annotations=annotations or {}
+            name=name, namespace=self.namespace, labels=self.labels, annotations=annotations
         )
 
 
@@ -272,6 +273,10 @@ def _object_store(platform: Platform) -> tuple[Peer, tuple[int, ...]]:
     return {"ip_block": {"cidr": "0.0.0.0/0", "except_": private}}, (port,)
 
 
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 def _pipeline_settings(
     name: str,
     spec: ClassSpec,
@@ -285,11 +290,12 @@ def _pipeline_settings(
     bucket_name = naming.bucket(spec.name, metadata.labels["student"])
     k8s.core.v1.Secret(
         f"{name}-key",
-        metadata=metadata(_KEY_SECRET),
-        string_data={"accesskey": bucket.access_key, "secretkey": bucket.secret_key},
+        metadata=metadata(_KEY_HOLDER),
+        # Not `string_data`, which the provider finds changed on every look.
+        data={"accesskey": bucket.access_key.apply(_base64), "secretkey": bucket.secret_key.apply(_base64)},
         opts=opts,
     )
-    reference = {"secretName": _KEY_SECRET, "accessKeyKey": "accesskey", "secretKeyKey": "secretkey"}
+    reference = {"secretName": _KEY_HOLDER, "accessKeyKey": "accesskey", "secretKeyKey": "secretkey"}
     plain = store.endpoint_in_cluster.startswith("http://")
     provider = {
         "endpoint": store.endpoint_in_cluster,
@@ -311,8 +317,8 @@ def _pipeline_settings(
             "bucket": bucket_name,
             "region": store.region,
             "keyFormat": spec.bucket.artifacts + "/{{workflow.namespace}}/{{workflow.name}}/{{pod.name}}",
-            "accessKeySecret": {"name": _KEY_SECRET, "key": "accesskey"},
-            "secretKeySecret": {"name": _KEY_SECRET, "key": "secretkey"},
+            "accessKeySecret": {"name": _KEY_HOLDER, "key": "accesskey"},
+            "secretKeySecret": {"name": _KEY_HOLDER, "key": "secretkey"},
         },
     }
     records = {
@@ -322,8 +328,8 @@ def _pipeline_settings(
     repositories = "artifact-repositories"
     default = {"workflows.argoproj.io/default-artifact-repository": "seat"}
     for each, data, annotations in (
-        ("kfp-launcher", launcher, {}),
-        ("metadata-grpc-configmap", records, {}),
+        ("kfp-launcher", launcher, None),
+        ("metadata-grpc-configmap", records, None),
         (repositories, {"seat": json.dumps(repository)}, default),
     ):
         k8s.core.v1.ConfigMap(f"{name}-{each}", metadata=metadata(each, annotations), data=data, opts=opts)

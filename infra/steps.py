@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Literal, Protocol
 
-
 State = Literal["started", "progress", "finished", "skipped", "failed"]
 
 

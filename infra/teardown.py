@@ -226,9 +226,14 @@ def _known(stack: engine.Stack) -> tuple[tuple[Created, ...], str]:
     except Failure as error:
         return (), f"the state cannot be read ({error}); what follows was found without it"
     return tuple(
-        Created(kind=each.type.split(":")[-1], namespace=each.namespace, name=each.name, known_by=("state",))
-        for each in resources
+        Created(kind=_kind(each), namespace=each.namespace, name=each.name, known_by=("state",)) for each in resources
     ), ""
+
+
+def _kind(resource: engine.Resource) -> str:
+    name = resource.type.split(":")[-1]
+    # The login is a Password as well, of dex; this one is the generated text, which lives in the state alone.
+    return "GeneratedPassword" if name == "Password" and resource.type.startswith("pulumi-python:") else name
 
 
 def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
@@ -238,24 +243,31 @@ def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
         for kind in _KINDS
         for item in _labelled(ground, kind)
     ]
-    for volume in _volumes(ground):
-        found.append(Created(kind="PersistentVolume", namespace="", name=volume, known_by=("claim",)))
+    found += [_at_large("PersistentVolume", name, "claim") for name in _volumes(ground)]
     for holding in ground.holdings:
         stands = bucket.standing(ground.store, holding)
         if stands.bucket and bucket.ours(stands, holding):
-            found.append(Created(kind="Bucket", namespace="", name=holding.bucket, known_by=("tag or policy",)))
+            found.append(_at_large("Bucket", holding.bucket, "tag or policy"))
         if stands.user:
-            found.append(Created(kind="BucketUser", namespace="", name=holding.user, known_by=("name",)))
-        for key in stands.access_keys:
-            found.append(Created(kind="BucketKey", namespace="", name=f"{key[:8]}…", known_by=("user",)))
-    for directory in _directories(ground):
-        found.append(Created(kind="VolumeDirectory", namespace="", name=directory, known_by=("name",)))
+            found.append(_at_large("BucketUser", holding.user, "name"))
+        found += [_at_large("BucketKey", _shown(key), "user") for key in stands.access_keys]
+    found += [_at_large("VolumeDirectory", name, "name") for name in _directories(ground)]
     merged: dict[tuple[str, str, str], Created] = {}
     for each in (*known, *found):
         key = (each.kind, each.namespace, each.name)
         ways = merged[key].known_by if key in merged else ()
         merged[key] = each.model_copy(update={"known_by": tuple(dict.fromkeys((*ways, *each.known_by)))})
     return tuple(merged.values())
+
+
+def _at_large(kind: str, name: str, known_by: str) -> Created:
+    """Something that lies in no namespace."""
+    return Created(kind=kind, namespace="", name=name, known_by=(known_by,))
+
+
+def _shown(key: str) -> str:
+    """Enough of a key's public half to recognise it."""
+    return f"{key[:8]}…"
 
 
 def _destroy(stack: engine.Stack, listener: Listener, cancelled: threading.Event, notes: list[str]) -> bool:
@@ -358,7 +370,7 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
         Question(
             subject="Bucket key",
             query=f"ListAccessKeys {where}",
-            ask=stands(lambda found, _seat: [f"{key[:8]}…" for key in found.access_keys]),
+            ask=stands(lambda found, _seat: [_shown(key) for key in found.access_keys]),
         ),
     )
 

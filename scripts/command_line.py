@@ -4,6 +4,7 @@ What went wrong is one message that ends with how to mend it.
 Exit codes: 0 all proven · 1 something is wrong with the class · 2 the call was wrong · 3 something was not checked.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,8 @@ def down(spec: ClassSpec) -> None:
 
 def answered(command: Callable[[], None]) -> None:
     """Run a command and end the process with an exit code instead of a traceback for whatever a person can mend."""
+    # A polite kill ends in the same good order as Ctrl-C: compilers, Pulumi and kernels are ended with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except (KeyboardInterrupt, click.exceptions.Abort):

@@ -47,6 +47,7 @@ def demonstrate(keep: bool) -> None:
     spec = load(_CLASS_FILE)
     ran_before, fresh = one_machine.is_running(), not one_machine.is_built()
     numbers: list[Number] = []
+    certificate_file: Path | None = None
     began = time.monotonic()
     try:
         with _disk_watched(numbers, fresh), _timed(numbers, "platform up", 5 if ran_before else None if fresh else 90):
@@ -69,7 +70,7 @@ def demonstrate(keep: bool) -> None:
             )
         if not keep:
             with _timed(numbers, "down, with certificate"):
-                certificate, file = verbs.down(spec, platform, console)
+                certificate, certificate_file = verbs.down(spec, platform, console)
             console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
             exit_code = exit_code or certificate.exit_code
     finally:
@@ -80,8 +81,8 @@ def demonstrate(keep: bool) -> None:
     numbers.append(Number(what="the whole demo", seen=time.monotonic() - began, unit="s", goal=None if fresh else 240))
     console.print(_table(numbers))
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
-    if not keep:
-        console.print(f"certificate: {file}", soft_wrap=True)
+    if certificate_file:
+        console.print(f"certificate: {certificate_file}", soft_wrap=True)
     (directory / "numbers.json").write_text(json.dumps([asdict(number) for number in numbers], indent=2) + "\n")
     sys.exit(exit_code)
 

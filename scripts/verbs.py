@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra import classroom, engine, one_machine, teardown
-from infra.failure import Failure
+from infra.failure import CallFailure
 from infra.local.places import places
 from infra.spec import ClassSpec, OneMachine, Platform
 from infra.steps import Event, Listener
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from labs.runner.result import Result
 
 
-class NoClass(Failure):
+class NoClass(CallFailure):
     """The class that was named does not stand."""
 
 
@@ -108,7 +108,8 @@ def matrix(result: "Result") -> Group:
         parts.append(table)
         parts += [
             Text(
-                f"{lab.student} {step.id} {outcome.state}: expected {outcome.expected}; seen {outcome.seen}. {outcome.hint}"
+                f"{lab.student} {step.id} {outcome.state}: "
+                f"expected {outcome.expected}; seen {outcome.seen}. {outcome.hint}"
             )
             for lab in rehearsed
             for step in lab.steps
@@ -119,7 +120,8 @@ def matrix(result: "Result") -> Group:
 
 
 def _stack(spec: ClassSpec, platform: Platform) -> engine.Stack:
-    return engine.class_stack(spec, platform, state=places().state, tools=one_machine.pulumi_directories())
+    state = one_machine.state_directory() if platform.kind == "one-machine" else places().state
+    return engine.class_stack(spec, platform, state=state, tools=one_machine.pulumi_directories())
 
 
 @contextmanager

@@ -23,12 +23,12 @@ from typing import IO
 
 from infra.local.machine import MachineError, call
 from infra.local.places import Places
+from infra.local.tools import ETCD_VERSION, KUBERNETES_VERSION
 
 REGISTRY = "localhost/classroom"
 KUBERNETES_REGISTRY = "localhost/k8s"
 """kubeadm's imageRepository: it composes the names of its images itself."""
-KUBERNETES_VERSION = "v1.35.4"
-ETCD_VERSION = "3.6.16"
+ETCD_TAG = ETCD_VERSION.removeprefix("v")
 PAUSE_VERSION = "3.10.1"
 PAUSE = f"{KUBERNETES_REGISTRY}/pause:{PAUSE_VERSION}"
 
@@ -36,6 +36,11 @@ RECIPES_VERSION = 1
 """Raise it when the way layers are built changes in a way that their inputs do not show."""
 
 _DATA = Path(__file__).parent / "images"
+"""NAME.lock is made from NAME.in, in that folder, by
+
+    uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \\
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links NAME.in -o NAME.lock
+"""
 _DEBIAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VENV = "/opt/venv"
 _STUDENT, _STUDENT_ID = "jovyan", 1000
@@ -152,14 +157,14 @@ class Image:
 
 DEBIAN = Debian(packages=("ca-certificates", "catatonit", "iptables", "nftables", "python3"))
 
-# Tools that need more than the kernel below them: the C library, or the nft and iptables programs.
-_ON_DEBIAN = frozenset({"kube-proxy", "kfp-apiserver"})
+# The tools are static; this one calls nft.
+_ON_DEBIAN = frozenset({"kube-proxy"})
 _KUBEADM_TAGS = {
     "kube-apiserver": KUBERNETES_VERSION,
     "kube-controller-manager": KUBERNETES_VERSION,
     "kube-scheduler": KUBERNETES_VERSION,
     "kube-proxy": KUBERNETES_VERSION,
-    "etcd": f"{ETCD_VERSION}",
+    "etcd": ETCD_TAG,
 }
 # The names under which KFP's own images have them.
 _ALSO_KNOWN_AS = {"kfp-driver": ("/usr/local/bin/driver",), "kfp-launcher": ("/usr/local/bin/launcher-v2",)}
@@ -474,15 +479,6 @@ def all_made(tools: Mapping[str, Path], places: Places) -> bool:
     return places.containerd.exists() and all(
         _ready(image, places).exists() for image in images(tools, places).values()
     )
-
-
-def prune(tools: Mapping[str, Path], places: Places) -> int:
-    """Forget images whose recipe has changed since, and how their layers were built. Returns how many went."""
-    kept = {reference for image in images(tools, places).values() for reference in (image.reference, image.alias)}
-    stale = [reference for reference in _present(places) if reference.startswith(REGISTRY) and reference not in kept]
-    if stale:
-        call([*_ctr(places), "images", "rm", "--sync", *stale])
-    return len(stale)
 
 
 def _ctr(places: Places) -> list[str | Path]:

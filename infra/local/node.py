@@ -29,9 +29,10 @@ import yaml
 
 from infra.local import machine
 from infra.local.addresses import AddressPlan, taken
-from infra.local.images import ETCD_VERSION, KUBERNETES_REGISTRY, KUBERNETES_VERSION, PAUSE
+from infra.local.images import ETCD_TAG, KUBERNETES_REGISTRY, PAUSE, REGISTRY
 from infra.local.machine import CommandError, MachineError, call
 from infra.local.places import NAME, Places
+from infra.local.tools import KUBERNETES_VERSION
 from infra.steps import Cancelled
 
 NODE = NAME
@@ -102,7 +103,7 @@ def start_containerd(places: Places, addresses: AddressPlan, cancelled: threadin
         _end(_processes())
     if _alive(places, "containerd") and _answers(places.containerd_socket):
         return
-    _end_daemon("containerd")
+    _end(processes("containerd"))
     places.containerd.mkdir(parents=True, exist_ok=True)
     _write(places.node / "containerd.toml", _containerd_settings(places))
     _write(places.node / "cni/net.d/10-classroom.conflist", json.dumps(_cni_settings(addresses), indent=1))
@@ -137,7 +138,7 @@ def up(
     elif not _alive(places, "kubelet"):
         # What the API says of the node may be from before: only what this kubelet tells counts.
         began = datetime.now(UTC)
-        _end_daemon("kubelet")
+        _end(processes("kubelet"))
         _start_kubelet(places, addresses, tools["kubelet"])
     say("waiting until the node is Ready")
     _wait("the node", lambda: _ready(places, addresses, since=began), 180, cancelled, places)
@@ -175,7 +176,7 @@ def _initialise(
     say: Progress,
     cancelled: threading.Event | None,
 ) -> None:
-    _end_daemon("kubelet")
+    _end(processes("kubelet"))
     _end(_processes("kubepods"))
     for part in ("kubernetes", "kubelet", "etcd"):
         _empty(places.node / part)
@@ -320,6 +321,8 @@ def _mounts(places: Places) -> bool:
     """Have the mount namespace; True when it had to be made (first start, or the machine was restarted)."""
     namespace = places.run / "namespaces/mount"
     if _is_mount(namespace):
+        # Deleting a mount point on the machine (a kubeadm reset beside us, say) takes the mount away in here as well.
+        _bind_missing(places, namespace)
         return False
     if places.run.exists():
         _unmount_below(places.run)
@@ -328,10 +331,6 @@ def _mounts(places: Places) -> bool:
         (places.run / part).mkdir(parents=True)
     _write(places.run / "places", f"{places.state}\n{places.cache}\n")
     _empty(places.node / "cni/results")
-    for target, source in _OWN.items():
-        Path(target).mkdir(parents=True, exist_ok=True)
-        (places.node / source).mkdir(parents=True, exist_ok=True)
-    Path(_SHIMS).mkdir(parents=True, exist_ok=True)
     places.volumes.mkdir(parents=True, exist_ok=True)
     places.node.chmod(0o700)
     # A namespace can be kept only at a place whose mount is private; hence the bind of the directory onto itself.
@@ -340,15 +339,26 @@ def _mounts(places: Places) -> bool:
     partial = namespace.with_name("partial")
     partial.touch()
     call(["unshare", f"--mount={partial}", "--propagation", "private", "true"])
-    script = ["set -e", "mount --make-rshared /", "mount -t tmpfs -o mode=755 netns /run/netns"]
-    script += [f"mount --bind '{places.node / source}' {target}" for target, source in _OWN.items()]
-    script += [f"mount --bind '{places.run}/shims' {_SHIMS}"]
-    call(["nsenter", f"--mount={partial}", "sh", "-c", "\n".join(script)])
+    script = "mount --make-rshared / && mount -t tmpfs -o mode=755 netns /run/netns"
+    call(["nsenter", f"--mount={partial}", "sh", "-c", script])
+    _bind_missing(places, partial)
     # Only whole it gets its name: a kill before this line leaves a namespace that is thrown away.
     namespace.touch()
     call(["mount", "--bind", partial, namespace])
     call(["umount", partial])
     return True
+
+
+def _bind_missing(places: Places, namespace: Path) -> None:
+    """Mount the node's own directories where they are not, inside the namespace."""
+    pairs = [(places.node / source, target) for target, source in _OWN.items()]
+    pairs += [(places.run / "shims", _SHIMS)]
+    script = ["set -e"]
+    for source, target in pairs:
+        Path(target).mkdir(parents=True, exist_ok=True)
+        source.mkdir(parents=True, exist_ok=True)
+        script.append(f"mountpoint -q {target} || mount --bind '{source}' {target}")
+    call(["nsenter", f"--mount={namespace}", "sh", "-c", "\n".join(script)])
 
 
 def _is_mount(path: Path) -> bool:
@@ -409,26 +419,28 @@ def _processes(part: str = "") -> list[int]:
     return sorted(found - {0})
 
 
-def _end(processes: Sequence[int]) -> None:
+def _end(victims: Sequence[int]) -> None:
     """SIGKILL: none of them has anything to save that a crash would not have to leave whole too."""
-    for process in processes:
+    for process in victims:
         try:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
     deadline = time.monotonic() + 20
-    while any(_started(process) for process in processes) and time.monotonic() < deadline:
+    while any(_started(process) for process in victims) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-def _end_daemon(name: str) -> None:
-    """End a daemon without its children: containerd's shims carry the pods through its restart."""
-    for process in _processes(name):
-        try:
-            if Path(f"/proc/{process}/comm").read_text().strip() == name:
-                _end([process])
-        except FileNotFoundError:
-            continue
+def processes(daemon: str) -> list[int]:
+    """The processes of one daemon, "containerd" or "kubelet", and not its children: shims outlive a containerd."""
+    return [process for process in _processes(daemon) if _command(process) == daemon]
+
+
+def _command(process: int) -> str | None:
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _started(process: int) -> str | None:
@@ -672,7 +684,7 @@ def kubeadm_settings(places: Places, addresses: AddressPlan) -> list[dict[str, A
                 "serviceSubnet": str(addresses.services),
                 "dnsDomain": "cluster.local",
             },
-            "etcd": {"local": {"dataDir": str(places.node / "etcd"), "imageTag": ETCD_VERSION}},
+            "etcd": {"local": {"dataDir": str(places.node / "etcd"), "imageTag": ETCD_TAG}},
             "apiServer": {
                 "certSANs": [str(addresses.node), "localhost", "127.0.0.1"],
                 "extraArgs": _arguments({"profiling": "false"}),
@@ -745,8 +757,12 @@ def kubelet_settings(places: Places, addresses: AddressPlan) -> dict[str, Any]:
 # ---- down -----------------------------------------------------------------------------------------------------------
 
 
-def down(places: Places, addresses: AddressPlan, report: Progress | None = None) -> None:
+def down(
+    places: Places, addresses: AddressPlan, report: Progress | None = None, keep: frozenset[str] | None = None
+) -> None:
     """End the node and remove everything of it but the cached images. Safe to repeat, and on half a node.
+
+    Of the images those in `keep` stay (all, when it is not given): older ones are only in the way of the next node.
 
     Errors: `NodeError` listing what could not be removed.
     """
@@ -754,8 +770,8 @@ def down(places: Places, addresses: AddressPlan, report: Progress | None = None)
     _same_places(places)
     say("processes")
     deadline = time.monotonic() + 30
-    while (processes := _processes()) and time.monotonic() < deadline:
-        _end(processes)
+    while (running := _processes()) and time.monotonic() < deadline:
+        _end(running)
     say("mounts and namespaces")
     _unmount_below(places.run)
     _unmount_below(_NETWORK_NAMESPACE)
@@ -768,7 +784,7 @@ def down(places: Places, addresses: AddressPlan, report: Progress | None = None)
             continue
     say("containers")
     if places.containerd.exists() and shutil.which("containerd"):
-        _remove_containers(places)
+        _remove_containers(places, keep)
     say("data")
     for directory in (places.node, places.run):
         if directory.exists():
@@ -813,7 +829,7 @@ def purge(places: Places) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove_containers(places: Places) -> None:
+def _remove_containers(places: Places, keep: frozenset[str] | None) -> None:
     """Remove containers and what they wrote from containerd's books, with a containerd that serves nothing else."""
     places.run.mkdir(parents=True, exist_ok=True)
     address = places.run / "cleaning.sock"
@@ -838,6 +854,10 @@ def _remove_containers(places: Places) -> None:
         for words in snapshots:
             if words[-1] == "Active":
                 call([*ctr, "snapshots", "rm", words[0]])
+        if keep is not None:
+            listed = call([*ctr, "images", "ls", "-q"]).split()
+            if stale := [name for name in listed if name.startswith(f"{REGISTRY}/") and name not in keep]:
+                call([*ctr, "images", "rm", "--sync", *stale])
         if remains := call([*ctr, "containers", "ls", "-q"]).split():
             raise NodeError(f"{len(remains)} containers are still in containerd's books\nrun the same command again")
     finally:

@@ -41,14 +41,13 @@ def definitions(
 ) -> list[pulumi.Resource]:
     """Upstream's custom resource definitions in `directory`, but those of the names in `leave_out`.
 
-    Conversion by webhook is left out: no object of an older version is ever made here, and no webhook runs.
+    Left out as well: conversion by webhook (no object of an older version is ever made here, and no webhook runs), and
+    what makes definitions big without being missed: descriptions, and schemas of whole pods, which Kubernetes checks
+    anyway when a pod is made. A third is left of Pulumi's state, and of the time to look through it.
     """
     unwanted = frozenset(leave_out)
-    return [
-        _definition(manifest, opts)
-        for manifest in read(directory, "CustomResourceDefinition")
-        if manifest["metadata"]["name"] not in unwanted
-    ]
+    found = read(directory, "CustomResourceDefinition")
+    return [_definition(manifest, opts) for manifest in found if manifest["metadata"]["name"] not in unwanted]
 
 
 def _definition(manifest: Manifest, opts: pulumi.ResourceOptions) -> pulumi.Resource:
@@ -59,20 +58,20 @@ def _definition(manifest: Manifest, opts: pulumi.ResourceOptions) -> pulumi.Reso
         api_version="apiextensions.k8s.io/v1",
         kind="CustomResourceDefinition",
         metadata=k8s.meta.v1.ObjectMetaArgs(name=name, annotations=manifest["metadata"].get("annotations")),
-        # Descriptions are half of the bytes; nobody reads them here.
-        spec=_without_descriptions({key: value for key, value in manifest["spec"].items() if key != "conversion"}),
+        spec=_shortened({key: value for key, value in manifest["spec"].items() if key != "conversion"}),
         opts=opts,
     )
 
 
-def _without_descriptions(value: Any) -> Any:
+def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
-        items = cast(Manifest, value).items()
-        return {
-            key: _without_descriptions(inner)
-            for key, inner in items
-            if not (key == "description" and isinstance(inner, str))
-        }
+        items = cast(Manifest, value)
+        properties = items.get("properties")
+        if isinstance(properties, dict) and {"containers", "initContainers", "volumes"} <= properties.keys():
+            return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        # A property may be called description; then it is a schema, not a text.
+        texts = {key for key, inner in items.items() if key == "description" and isinstance(inner, str)}
+        return {key: _shortened(inner) for key, inner in items.items() if key not in texts}
     if isinstance(value, list):
-        return [_without_descriptions(inner) for inner in cast(list[Any], value)]
+        return [_shortened(inner) for inner in cast(list[Any], value)]
     return value

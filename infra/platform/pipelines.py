@@ -134,16 +134,14 @@ class Pipelines(pulumi.ComponentResource):
         configuration("ml-pipeline-config", namespace, {"config.json": config}, mine)
         driver, launcher = settings.program("kfp-driver"), settings.program("kfp-launcher")
         # The API server ends when the store does not answer at once; waiting here saves a restart and its back-off.
-        waits = _until(
-            f"nc -z -w 1 {object_store.HOST} {object_store.PORT} && nc -z -w 1 {database.HOST} {database.PORT}"
-        )
+        before = _wait(settings, (object_store.HOST, object_store.PORT), (database.HOST, database.PORT))
         deployment(
             Pod(
                 app=HOST,
                 account=who,
                 restart_on=[config, identity_header],
                 stop_seconds=10,
-                before=[Container(name="wait", program=settings.program("busybox", "sh"), arguments=["-c", waits])],
+                before=[before],
                 containers=[
                     Container(
                         name="ml-pipeline-api-server",
@@ -235,7 +233,11 @@ class Pipelines(pulumi.ComponentResource):
             go_memory_mebibytes=96,
         )
         who = account(app, namespace, mine, everywhere=rules)
-        deployment(Pod(app=app, account=who, before=[_wait(settings)], containers=[container]), namespace, after)
+        deployment(
+            Pod(app=app, account=who, before=[_wait(settings, (HOST, HTTP_PORT))], containers=[container]),
+            namespace,
+            after,
+        )
 
     def _scheduled_workflows(
         self,
@@ -267,14 +269,16 @@ class Pipelines(pulumi.ComponentResource):
             go_memory_mebibytes=96,
         )
         who = account(app, namespace, mine, everywhere=rules)
-        deployment(Pod(app=app, account=who, before=[_wait(settings)], containers=[container]), namespace, after)
+        deployment(
+            Pod(app=app, account=who, before=[_wait(settings, (HOST, HTTP_PORT))], containers=[container]),
+            namespace,
+            after,
+        )
 
 
-def _wait(settings: PlatformSettings) -> Container:
-    """Until the API server answers: its agents end, and are restarted ever more slowly, when it does not."""
-    shell = settings.program("busybox", "sh")
-    return Container(name="wait", program=shell, arguments=["-c", _until(f"nc -z -w 1 {HOST} {HTTP_PORT}")])
-
-
-def _until(condition: str) -> str:
-    return f"until {condition}; do sleep 0.2; done"
+def _wait(settings: PlatformSettings, *servers: tuple[str, int]) -> Container:
+    """Until these answer: who needs them ends when they do not, and is restarted ever more slowly."""
+    # bash opens the connections itself; a static busybox in a bare image cannot look names up.
+    opened = " && ".join(f"(: </dev/tcp/{host}/{port})" for host, port in servers)
+    script = f"until {opened}; do sleep 0.2; done 2>/dev/null"
+    return Container(name="wait", program=settings.program("debian", "bash"), arguments=["-c", script])

@@ -272,7 +272,7 @@ def deployment(pod: Pod, namespace: pulumi.Input[str], opts: pulumi.ResourceOpti
     return k8s.apps.v1.Deployment(
         pod.app,
         metadata=k8s.meta.v1.ObjectMetaArgs(
-            name=pod.app, namespace=namespace, labels=pod.labels(), annotations={"pulumi.com/timeoutSeconds": "240"}
+            name=pod.app, namespace=namespace, labels=pod.labels(), annotations={"pulumi.com/timeoutSeconds": "120"}
         ),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
@@ -341,7 +341,7 @@ def load_balancer(
         metadata=k8s.meta.v1.ObjectMetaArgs(
             name=name,
             namespace=namespace,
-            annotations={"metallb.io/loadBalancerIPs": address, "pulumi.com/timeoutSeconds": "240"},
+            annotations={"metallb.io/loadBalancerIPs": address, "pulumi.com/timeoutSeconds": "120"},
         ),
         spec=k8s.core.v1.ServiceSpecArgs(
             type="LoadBalancer",

@@ -65,7 +65,7 @@ _MEND: dict[Source, str] = {
     "mlmd": "Look at ML Metadata: kubectl get pods -n kubeflow; the kubeconfig must allow services/proxy there",
     "kubernetes": "Is the kubeconfig of the platform right? kubectl get pods -n NAMESPACE must answer",
     "bucket": "Does the Secret mlpipeline-minio-artifact of the namespace hold a key that is still valid? "
-    "`classroom repair` makes a new one",
+    "`scripts/classroom up` with the class file makes what is missing",
 }
 
 
@@ -84,7 +84,7 @@ class Login(_Check):
             return self._gap(facts, "server") or self._found(facts, "not-yet", "nobody tried to log in")
         if facts.login.ok:
             return self._found(facts, "pass", f"logged in after {facts.login.seconds:.1f} s")
-        hint = "`classroom status` shows the login; `classroom repair` gives a new password"
+        hint = "`scripts/classroom up` with the class file makes what is missing and shows the login"
         return self._found(facts, "fail", facts.login.error, hint)
 
 
@@ -287,7 +287,7 @@ class Output(_OfRun):
         value = task.outputs[self.parameter]
         if _same(value, self.equals):
             return self._found(facts, "pass", plain(value))
-        given = ", ".join(f"{name}={plain(v)}" for name, v in (task.inputs or {}).items())
+        given = ", ".join(f"{name}={plain(v)}" for name, v in sorted((task.inputs or {}).items()))
         hint = f"It was given {given}: follow the values back to the first that is wrong" if given else ""
         return self._found(facts, "fail", plain(value), hint)
 

@@ -38,7 +38,7 @@ class Cluster:
             )
         except kubernetes.config.ConfigException as error:
             raise ClusterError(
-                f"{platform.kubeconfig} cannot be used ({error}); `classroom platform up` stands it up"
+                f"{platform.kubeconfig} cannot be used ({error}); `scripts/classroom platform up` stands it up"
             ) from None
 
     def workflow(self, namespace: str, run_id: str) -> dict[str, Any] | None:

@@ -47,6 +47,7 @@ _NOT_STARTED = frozenset({"", "RUNTIME_STATE_UNSPECIFIED", "PENDING"})
 _RESTARTING = re.compile(
     r"\((502|503|504)\)|Bad Gateway|Service Unavailable|Gateway Time-?out|Max retries exceeded"
     r"|Connection(Reset|Refused)Error|RemoteDisconnected|Connection aborted|Connection refused|no available server"
+    r"|does not answer"
 )
 
 SeedState = Literal["made", "unchanged", "edited", "failed"]
@@ -217,7 +218,8 @@ class Rehearsal:
             output = self._clean(text_of(done.outputs))
             if not self._worth_repeating(done, attempt):
                 break
-            self._notes.append(f"cell {tag}: a service restarted ({self._clean(done.error)[:160]}); it was run again")
+            said = " ".join(self._clean(done.error).split())[:60]
+            self._notes.append(f"cell {tag}: a service was restarting ({said}…); the cell was run again")
             time.sleep(2.0)
         cell["outputs"], cell["execution_count"] = self._clean_outputs(done.outputs), done.execution_count
         self._cells[tag] = seen.CellFacts(

@@ -176,8 +176,8 @@ def drawing(run: RunFacts) -> Drawing:
 
 
 def shown(values: Mapping[str, JsonValue]) -> str:
-    """Parameters as a person writes them: a = 1, b = 2. Whole numbers without a point: ML Metadata keeps doubles."""
-    return ", ".join(f"{name} = {plain(value)}" for name, value in values.items())
+    """Parameters as a person writes them, in order of their names: a = 1, b = 2."""
+    return ", ".join(f"{name} = {plain(value)}" for name, value in sorted(values.items()))
 
 
 def _cut(text: str) -> str:

@@ -187,7 +187,7 @@ class _EachStudent:
         )
 
     def _unseen(self, student: Student, lesson: labs.Lab) -> Facts:
-        why = "the student's password is not known here; `classroom up` makes one"
+        why = "the student's password is not known here; `scripts/classroom up` with the class file makes one"
         return Facts(
             lab=lesson.name,
             student=student.id,

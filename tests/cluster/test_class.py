@@ -14,7 +14,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from infra.local.places import places
+from infra import one_machine
 from labs.runner.verify import verify
 from scripts import verbs
 from tests.cluster.conftest import CLASS_FILE, Klass
@@ -188,7 +188,7 @@ def test_ctrl_c_during_up_leaves_what_the_next_up_completes(klass: Klass, classr
 
 
 def test_no_secret_stands_in_clear_in_the_state(klass: Klass) -> None:
-    states = [file.read_text() for file in (places().state / "pulumi").rglob("*.json")]
+    states = [file.read_text() for file in (one_machine.state_directory() / "pulumi").rglob("*.json")]
     passwords = [password.get_secret_value() for password in klass.handout.passwords.values()]
     for namespace in (klass.namespace("ada"), klass.platform.kubeflow_namespace):
         data = klass.core.read_namespaced_secret("mlpipeline-minio-artifact", namespace).data

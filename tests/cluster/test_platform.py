@@ -61,7 +61,7 @@ def test_data_outlive_the_pod_that_serves_them(klass: Klass, app: str) -> None:
     verbs.up(klass.spec, klass.platform, Console(quiet=True))
 
 
-def test_a_second_platform_command_beside_the_first_is_told_so(klass: Klass, classroom: Start) -> None:
+def test_a_second_platform_command_beside_the_first_is_told_so(classroom: Start) -> None:
     with machine.lock("the tests"):
         second = classroom("platform", "up")
         said, _ = second.communicate(timeout=60)
@@ -71,7 +71,8 @@ def test_a_second_platform_command_beside_the_first_is_told_so(klass: Klass, cla
     assert "Traceback" not in said
 
 
-def test_no_packet_for_the_platforms_range_leaves_the_machine(klass: Klass) -> None:
+@pytest.mark.usefixtures("platform")
+def test_no_packet_for_the_platforms_range_leaves_the_machine() -> None:
     nowhere = subprocess.run(["ip", "route", "get", "198.19.255.254"], capture_output=True, text=True, check=False)
     gateway = subprocess.run(["ip", "route", "get", "198.18.0.100"], capture_output=True, text=True, check=True)
 

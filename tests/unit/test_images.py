@@ -136,6 +136,14 @@ def test_no_lock_names_a_registry() -> None:
         assert "--hash=sha256:" in text
 
 
+@pytest.mark.parametrize("name", ["binaries", "mlmd", "notebook"])
+def test_a_lock_holds_what_was_asked_for(name: str) -> None:
+    folder = Path(__file__).parents[2] / "infra/local/images"
+    locked = {line.split(" ")[0] for line in (folder / f"{name}.lock").read_text().splitlines() if line[:1].isalpha()}
+    for wanted in (folder / f"{name}.in").read_text().split():
+        assert any(pin == wanted or pin.startswith(f"{wanted}==") for pin in locked), wanted
+
+
 @needs_zstd
 def test_an_archives_digests_and_sizes_are_those_of_its_blobs(tmp_path: Path) -> None:
     tree = tmp_path / "tree"

@@ -215,4 +215,4 @@ def test_a_run_that_kfp_lost_is_taken_back_and_submitted_again(tmp_path: Path) -
     assert seen.runs[0].resubmitted == 1
     assert len(seen.runs) == 1
     assert any("lost the run" in note for note in seen.notes)
-    assert any("a service restarted" in note for note in seen.notes)
+    assert any("a service was restarting" in note for note in seen.notes)

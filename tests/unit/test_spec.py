@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.spec import ClassFileError, ClassSpec, OneMachine, Platform, amount, load
+from infra.spec import ClassFileError, ClassSpec, Gpu, OneMachine, Platform, amount, load
 
 _LEAST = "name: demo\nstudents:\n  - {id: alice, email: alice@example.org}\n"
 _PLATFORM = """\
@@ -43,7 +43,7 @@ def test_what_is_left_out_takes_the_reference_class(tmp_path: Path) -> None:
     spec = _load(tmp_path, _LEAST)
     cpu, gpu = spec.notebooks
     assert (cpu.cpu, cpu.most_cpu, cpu.memory, cpu.most_memory, cpu.gpu) == ("2", "2", "8Gi", "8Gi", None)
-    assert gpu.gpu is not None and (gpu.gpu.resource, gpu.gpu.count) == ("nvidia.com/gpu", 1)
+    assert gpu.gpu == Gpu(resource="nvidia.com/gpu", count=1)
     assert spec.labs == ("simple_pipeline",)
 
 

@@ -1,0 +1,70 @@
+"""A wrong call is answered with one clear message and the right exit code, never with a traceback."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.failure import CallFailure, Failure
+from infra.steps import Cancelled
+from scripts.command_line import answered, classroom
+
+
+def call(*arguments: str) -> Callable[[], None]:
+    return lambda: classroom(list(arguments), standalone_mode=False)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize("verb", ["up", "preview", "verify", "down"])
+def test_a_mistake_in_the_class_file_is_told_with_its_line_before_anything_is_done(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "class.yaml"
+    file.write_text("name: demo\nstudents:\n  - {id: a, email: a@example.org}\nnotebook: []\n")
+
+    with pytest.raises(SystemExit) as end:
+        answered(call(verb, str(file)))
+
+    assert end.value.code == 2
+    said = capsys.readouterr().out
+    assert f"{file}:4: notebook" in said
+    assert "notebooks" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [("upp", "x.yaml"), ("up",), ("platform", "up", "--fast")])
+def test_a_call_that_is_not_understood_exits_with_2(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as end:
+        answered(call(*arguments))
+
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Failure("the class is broken; mend it"), 1),
+        (CallFailure("no such thing; name another"), 2),
+        (Cancelled("stopped"), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_a_person_can_mend_becomes_an_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        answered(raising(error))
+
+    assert end.value.code == code
+    assert str(error) in capsys.readouterr().out
+
+
+def test_a_programming_error_is_not_dressed_up() -> None:
+    with pytest.raises(ZeroDivisionError):
+        answered(raising(ZeroDivisionError()))
