@@ -17,9 +17,9 @@ def _reached(choice: OneMachine | Platform) -> Platform:
     if isinstance(choice, Platform):
         return choice
     # Only a class on this machine needs to know how this machine's Kubeflow is reached.
-    from infra.local import platform
+    from infra import one_machine
 
-    return platform.reached()
+    return one_machine.reached()
 
 
 _file = Path(pulumi.Config("classroom").require("file"))

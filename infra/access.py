@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra import notebook
+from infra import naming, notebook
 from infra.spec import Platform
 
 SESSION_COOKIE: Final = "oauth2_proxy_kubeflow"
@@ -54,7 +54,7 @@ class Access(pulumi.ComponentResource):
                 f"{name}-{middleware}",
                 api_version=_API_VERSION,
                 kind="Middleware",
-                metadata={"name": middleware, "namespace": args.namespace, "labels": args.labels},
+                metadata=_metadata(args, middleware),
                 spec=spec,
                 opts=inside,
             )
@@ -62,12 +62,18 @@ class Access(pulumi.ComponentResource):
             f"{name}-routes",
             api_version=_API_VERSION,
             kind="IngressRoute",
-            metadata={"name": "notebooks", "namespace": args.namespace, "labels": args.labels},
+            metadata=_metadata(args, "notebooks"),
             spec={"entryPoints": ["websecure"], "routes": [_route(args, each) for each in args.notebooks], "tls": {}},
             opts=inside,
         )
         self.address = args.platform.url
         self.register_outputs({"address": self.address})
+
+
+def _metadata(args: AccessArgs, name: str) -> k8s.meta.v1.ObjectMetaArgs:
+    return k8s.meta.v1.ObjectMetaArgs(
+        name=name, namespace=args.namespace, labels=args.labels, annotations=naming.ADOPTING
+    )
 
 
 def _forward_auth(args: AccessArgs) -> dict[str, Any]:

@@ -289,8 +289,9 @@ def _reason(
     if stop.is_set():
         return Cancelled(f"{verb} of {stack.project}/{stack.name} was stopped; the same command goes on from here")
     if isinstance(error, auto_errors.ConcurrentUpdateError):
+        holder = condense(str(error).partition("locked by")[2])
         return Busy(
-            f"another command is changing {stack.project}/{stack.name}: {condense(str(error).partition('locked by')[2])}; "
+            f"another command is changing {stack.project}/{stack.name}: {holder}; "
             "wait for its end, or take its lock away with `pulumi cancel` if it has died"
         )
     own = next((each for each in raised if isinstance(each, Failure)), None)

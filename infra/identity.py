@@ -104,6 +104,7 @@ class Identity(pulumi.ComponentResource):
                     "name": naming.dex_password_name(student.email),
                     "namespace": args.platform.dex_namespace,
                     "labels": naming.labels(args.class_name, student.id),
+                    "annotations": naming.ADOPTING,
                 },
                 "email": student.email,
                 "hash": pulumi.Output.secret(made.hash),

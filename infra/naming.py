@@ -22,6 +22,9 @@ LABEL_MAX: Final = 63
 MANAGED_BY: Final = "kubeflow-classroom"
 BUCKET_USER_HEAD: Final = "classroom."
 
+ADOPTING: Final = {"pulumi.com/patchForce": "true", "pulumi.com/patchFieldManager": MANAGED_BY}
+"""Annotations that let Pulumi take over an object of ours that no state knows, whatever it holds."""
+
 _DIGEST_CHARACTERS = 16
 _FNV64_OFFSET: Final = bytes.fromhex("cbf29ce484222325")
 # Kubernetes keeps `kube-` for itself, S3 keeps the others; the last group are namespaces that come with a Kubeflow.

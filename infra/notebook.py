@@ -63,7 +63,7 @@ class Notebook(pulumi.ComponentResource):
                 "namespace": args.namespace,
                 "labels": args.labels,
                 # Most storage classes bind a volume when its first pod comes, so there is nothing to wait for yet.
-                "annotations": {"pulumi.com/skipAwait": "true"},
+                "annotations": {**naming.ADOPTING, "pulumi.com/skipAwait": "true"},
             },
             spec={"access_modes": ["ReadWriteOnce"], "resources": {"requests": {"storage": notebook.workspace}}},
             opts=inside,
@@ -77,6 +77,7 @@ class Notebook(pulumi.ComponentResource):
                 "namespace": args.namespace,
                 "labels": {**args.labels, "app": notebook.name},
                 "annotations": {
+                    **naming.ADOPTING,
                     "notebooks.kubeflow.org/server-type": "jupyter",
                     "pulumi.com/waitFor": "jsonpath={.status.readyReplicas}=1",
                     "pulumi.com/timeoutSeconds": str(READY_WITHIN_SECONDS),

@@ -72,7 +72,7 @@ class Seat(pulumi.ComponentResource):
                 "name": self.namespace,
                 # Who may make pods could otherwise make one that owns the node.
                 "labels": {**labels, "pod-security.kubernetes.io/enforce": "baseline"},
-                "annotations": {"owner": student.email},
+                "annotations": {**naming.ADOPTING, "owner": student.email},
             },
             opts=own,
         )
@@ -131,7 +131,10 @@ class _Metadata:
 
     def __call__(self, name: str, annotations: dict[str, str] | None = None) -> k8s.meta.v1.ObjectMetaArgs:
         return k8s.meta.v1.ObjectMetaArgs(
-            name=name, namespace=self.namespace, labels=self.labels, annotations=annotations
+            name=name,
+            namespace=self.namespace,
+            labels=self.labels,
+            annotations={**naming.ADOPTING, **(annotations or {})},
         )
 
 

@@ -124,11 +124,12 @@ class Certificate(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Something to look for, and how: `ask` answers what there is of it."""
+    """Something to look for, and how: `ask` answers what there is of it. `of` is who is asked."""
 
     subject: str
     query: str
     ask: Callable[[], tuple[str, ...]]
+    of: Literal["cluster", "object store", "node"] = "cluster"
 
 
 def down(
@@ -178,8 +179,8 @@ def down(
     failed = _destroy(stack, listener, watch, notes)
     _stop_if(watch)
     with _step("sweep", listener) as tell:
-        _sweep(ground, tell, notes, watch)
-    if failed:
+        swept = _sweep(ground, tell, notes, watch)
+    if failed and swept:
         # What it stumbled over is gone now; a state that still names it would mislead the next `up`.
         _destroy(stack, listener, watch, [])
     with _step("prove", listener) as tell:
@@ -280,8 +281,9 @@ def _destroy(stack: engine.Stack, listener: Listener, cancelled: threading.Event
     return False
 
 
-def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.Event) -> None:
-    """Delete whatever is left of the class; what refuses is noted, and the proof will see it."""
+def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.Event) -> bool:
+    """Delete whatever is left of the class; what refuses is noted, and the proof will see it. Whether all went well."""
+    noted = len(notes)
     going: set[str] = set()
     for kind in (kind for kind in _KINDS if kind != "Pod"):
         try:
@@ -299,6 +301,7 @@ def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.E
         _stop_if(cancelled)
         tell("progress", f"bucket {holding.bucket}")
         _noting(notes, bucket.remove, ground.store, holding)
+    return len(notes) == noted
 
 
 def questions(ground: Ground) -> tuple[Question, ...]:
@@ -341,6 +344,7 @@ def questions(ground: Ground) -> tuple[Question, ...]:
                 subject="Directory on the node",
                 query=f"list {ground.platform.volume_directory}, names holding _NAMESPACE_ for {names}",
                 ask=lambda: _directories(ground),
+                of="node",
             )
         )
     return (*asked, *_store_questions(ground))
@@ -360,16 +364,19 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
         Question(
             subject="Bucket",
             query=f"ListBuckets, GetBucketTagging, HeadBucket {where}",
+            of="object store",
             ask=stands(lambda found, seat: [seat.bucket] if found.bucket and bucket.ours(found, seat) else []),
         ),
         Question(
             subject="Bucket user",
             query=f"ListUsers, ListUserPolicies, GetUser {where}",
+            of="object store",
             ask=stands(lambda found, seat: [seat.user] if found.user else []),
         ),
         Question(
             subject="Bucket key",
             query=f"ListAccessKeys {where}",
+            of="object store",
             ask=stands(lambda found, _seat: [_shown(key) for key in found.access_keys]),
         ),
     )
@@ -402,14 +409,18 @@ def prove(
 
 
 def _round(asked: tuple[Question, ...]) -> tuple[Look, ...]:
-    return tuple(_ask(question) for question in asked)
+    silent: dict[str, str] = {}
+    return tuple(_ask(question, silent) for question in asked)
 
 
-def _ask(question: Question) -> Look:
-    try:
-        return Look(subject=question.subject, query=question.query, rounds=(question.ask(),))
-    except (ClusterUnreachable, ObjectStoreUnreachable, OSError) as error:
-        return Look(subject=question.subject, query=question.query, error=str(error))
+def _ask(question: Question, silent: dict[str, str]) -> Look:
+    # Who did not answer once in a round is not waited for again in it.
+    if question.of not in silent:
+        try:
+            return Look(subject=question.subject, query=question.query, rounds=(question.ask(),))
+        except (ClusterUnreachable, ObjectStoreUnreachable, OSError) as error:
+            silent[question.of] = str(error)
+    return Look(subject=question.subject, query=question.query, error=silent[question.of])
 
 
 def _labelled(ground: Ground, kind: str) -> list[Mapping[str, Any]]:
@@ -524,7 +535,7 @@ def _lines(certificate: Certificate) -> Iterator[str]:
         if look.error:
             yield f"                 {look.error}"
     for note in certificate.notes:
-        yield f"Note: {note}"
+        yield "Note: " + note.replace("\n", "\n      ")
     yield ""
     verdicts = {
         "absent": "everything of the class is gone",

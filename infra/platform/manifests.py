@@ -1,6 +1,6 @@
 """Upstream's own YAML: custom resource definitions are taken as upstream wrote them, never retyped."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,9 +37,15 @@ _LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLo
 
 
 def definitions(
-    directory: Path, opts: pulumi.ResourceOptions, *, leave_out: Iterable[str] = ()
+    directory: Path,
+    opts: pulumi.ResourceOptions,
+    *,
+    leave_out: Iterable[str] = (),
+    amend: Callable[[Manifest], Manifest] = lambda schema: schema,
 ) -> list[pulumi.Resource]:
     """Upstream's custom resource definitions in `directory`, but those of the names in `leave_out`.
+
+    `amend` may mend the schema of each version, where upstream's is wrong.
 
     Left out as well: conversion by webhook (no object of an older version is ever made here, and no webhook runs), and
     what makes definitions big without being missed: descriptions, and schemas of whole pods, which Kubernetes checks
@@ -47,18 +53,23 @@ def definitions(
     """
     unwanted = frozenset(leave_out)
     found = read(directory, "CustomResourceDefinition")
-    return [_definition(manifest, opts) for manifest in found if manifest["metadata"]["name"] not in unwanted]
+    return [_definition(manifest, amend, opts) for manifest in found if manifest["metadata"]["name"] not in unwanted]
 
 
-def _definition(manifest: Manifest, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+def _definition(
+    manifest: Manifest, amend: Callable[[Manifest], Manifest], opts: pulumi.ResourceOptions
+) -> pulumi.Resource:
     name = manifest["metadata"]["name"]
+    spec = _shortened({key: value for key, value in manifest["spec"].items() if key != "conversion"})
+    for version in spec["versions"]:
+        version["schema"] = {"openAPIV3Schema": amend(version["schema"]["openAPIV3Schema"])}
     # Made as an untyped object, so that its schema passes through untouched.
     return k8s.apiextensions.CustomResource(
         name,
         api_version="apiextensions.k8s.io/v1",
         kind="CustomResourceDefinition",
         metadata=k8s.meta.v1.ObjectMetaArgs(name=name, annotations=manifest["metadata"].get("annotations")),
-        spec=_shortened({key: value for key, value in manifest["spec"].items() if key != "conversion"}),
+        spec=spec,
         opts=opts,
     )
 

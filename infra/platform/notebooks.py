@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra.platform.manifests import definitions
+from infra.platform.manifests import Manifest, definitions
 from infra.platform.rights import READ, Rule, account
 from infra.platform.settings import PlatformSettings
 from infra.platform.workload import Container, Pod, Ready, deployment
@@ -18,7 +18,7 @@ class Notebooks(pulumi.ComponentResource):
     ) -> None:
         super().__init__("classroom:platform:Notebooks", name, None, opts)
         mine = pulumi.ResourceOptions(parent=self)
-        known = definitions(settings.upstream("notebooks"), mine)
+        known = definitions(settings.upstream("notebooks"), mine, amend=_without_required_status)
         rules = (
             Rule(group="apps", resources=("statefulsets",), verbs=("*",)),
             Rule(group="", resources=("services",), verbs=("*",)),
@@ -49,3 +49,14 @@ class Notebooks(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=known),
         )
         self.register_outputs({})
+
+
+def _without_required_status(schema: Manifest) -> Manifest:
+    """The schema of a Notebook whose status may be incomplete.
+
+    The controller writes `conditions: null` when a StatefulSet is ready before it saw the pod. Upstream's schema
+    refuses that, the controller does not try again, and the notebook never counts as ready.
+    """
+    properties = schema["properties"]
+    status = {key: value for key, value in properties["status"].items() if key != "required"}
+    return {**schema, "properties": {**properties, "status": status}}

@@ -99,6 +99,27 @@ def test_whoever_cannot_be_asked_is_named(error: Exception) -> None:
     assert look.error == str(error)
 
 
+def test_who_does_not_answer_is_not_waited_for_again_in_the_same_round() -> None:
+    asked: list[str] = []
+
+    def silent() -> tuple[str, ...]:
+        asked.append("cluster")
+        raise ClusterUnreachable("no answer")
+
+    def answering() -> tuple[str, ...]:
+        asked.append("store")
+        return ()
+
+    questions = (
+        Question(subject="Namespace", query="GET /api/v1/namespaces", ask=silent),
+        Question(subject="Pod", query="GET /api/v1/pods", ask=silent),
+        Question(subject="Bucket", query="ListBuckets", ask=answering, of="object store"),
+    )
+    looks = prove(questions, _told, _NEVER, _waited)
+    assert [look.verdict for look in looks] == ["could-not-look", "could-not-look", "absent"]
+    assert asked == ["cluster", "store"] * 2
+
+
 def test_a_stopped_proof_proves_nothing() -> None:
     stopped = threading.Event()
     stopped.set()
