@@ -1,7 +1,19 @@
-"""What plain `pulumi up` runs: the program in infra/.
+"""The program of plain `pulumi up`: the class that the setting `classroom:file` names, on the Kubeflow that it names.
 
-It stands in the root so that Pulumi's Python processes start here: started in infra/, they would take the folder
-`platform` for Python's own module of that name.
+It stands in the root because Pulumi's Python processes begin where it stands: begun in infra/, they would take the
+folder `platform` for Python's own module of that name.
 """
 
-import infra.__main__  # noqa: F401  # the import is the run
+from pathlib import Path
+
+import pulumi
+
+from infra import one_machine
+from infra.classroom import program, refuse_taken
+from infra.spec import OneMachine, load
+
+_file = Path(__file__).parent / pulumi.Config("classroom").require("file")
+_spec = load(_file)
+_platform = one_machine.reached() if isinstance(_spec.platform, OneMachine) else _spec.platform
+refuse_taken(_spec, _platform)
+program(_spec, _platform)()

@@ -7,13 +7,16 @@ tools: pulumi ───────────────▲──────
        pipelines, notebooks ─────▶ images of tools ──────┘
 """
 
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from infra import engine
+from pydantic import BaseModel
+
+from infra import cluster, engine, platform
 from infra.failure import CallFailure
 from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
@@ -21,7 +24,7 @@ from infra.local.places import Places, places
 from infra.platform.kubeflow import platform_program
 from infra.platform.settings import PlatformSettings
 from infra.spec import ObjectStore, Platform
-from infra.steps import Cancelled, Listener, Report, Step, run
+from infra.steps import Cancelled, Event, Listener, Report, Step, run
 
 _PULUMI_SETS = ("pulumi", "pulumi-python")
 # A build keeps every processor busy: more sets at once would only compile what they share twice.
@@ -185,15 +188,63 @@ class _Assembly:
         tools.discard_build_caches(self._here.cache)
 
     def _kubeflow(self, report: Report) -> None:
+        settings = _settings(self._here, self._addresses)
+        record = self._here.node / "kubeflow.json"
+        made = _Made.model_validate_json(record.read_bytes()) if record.exists() else None
+        standing = _workloads(self._here.kubeconfig)
+        same = made is not None and made.program == _program_fingerprint(settings)
+        whole = made is not None and all(standing.get(name) for name in made.workloads)
+        if same and whole and _ca_file(self._here).exists():
+            return
         stack = engine.Stack(
             project="kubeflow-platform",
             name="one-machine",
-            program=platform_program(_settings(self._here, self._addresses)),
+            program=platform_program(settings),
             state=self._here.node,
             tools=pulumi_directories(),
+            # Writing the state after each of two hundred resources is slow; one that is lost is adopted again.
+            checkpoints=False,
         )
-        outputs = engine.up(stack, lambda event: report(event.detail, event.done, event.total), self._cancelled)
+
+        def listen(event: Event) -> None:
+            report(event.detail, event.done, event.total)
+
+        if made is not None and not made.workloads <= standing.keys():
+            # Pulumi trusts its state until it is told to look: something was deleted by hand.
+            engine.refresh(stack, listen, self._cancelled)
+        outputs = engine.up(stack, listen, self._cancelled)
         _ca_file(self._here).write_text(outputs["ca_certificate"].value)
+        stands = frozenset(_workloads(self._here.kubeconfig))
+        record.write_text(_Made(program=_program_fingerprint(settings), workloads=stands).model_dump_json())
+
+
+class _Made(BaseModel):
+    """What the last run of the platform's program was, and which workloads stood after it."""
+
+    program: str
+    workloads: frozenset[str]
+
+
+def _program_fingerprint(settings: PlatformSettings) -> str:
+    """Changes with the platform's program and its settings."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for source in sorted(Path(platform.__file__).parent.iterdir()):
+        digest.update(source.read_bytes() if source.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _workloads(kubeconfig: Path) -> dict[str, bool]:
+    """The Deployments and DaemonSets of the cluster: whether all their pods are ready."""
+    api = cluster.api(kubeconfig, None)
+    found: dict[str, bool] = {}
+    for kind, wanted, ready in (
+        ("deployments", "replicas", "readyReplicas"),
+        ("daemonsets", "desiredNumberScheduled", "numberReady"),
+    ):
+        for item in (cluster.get(api, f"/apis/apps/v1/{kind}") or {}).get("items", []):
+            status, name = item["status"], item["metadata"]
+            found[f"{kind}/{name['namespace']}/{name['name']}"] = 0 < status.get(wanted, 0) <= status.get(ready, 0)
+    return found
 
 
 def _settings(here: Places, addresses: AddressPlan) -> PlatformSettings:

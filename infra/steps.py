@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Literal, Protocol
 
-State = Literal["started", "progress", "finished", "skipped", "failed"]
+State = Literal["waiting", "started", "progress", "finished", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Cancelled(Exception):
 
 
 def run(steps: Iterable[Step], listener: Listener, cancelled: threading.Event | None = None, workers: int = 8) -> None:
-    """Run every step, those that do not wait for one another side by side.
+    """Run every step, those that do not wait for one another side by side. All are told as waiting before any starts.
 
     When one fails, no further step starts, `cancelled` is set so that the running ones can stop early, and the first
     failure is raised once all are still. Ctrl-C does the same and is raised again.
@@ -65,6 +65,8 @@ def run(steps: Iterable[Step], listener: Listener, cancelled: threading.Event | 
     stop = cancelled or threading.Event()
     order = TopologicalSorter({step.name: step.needs for step in by_name.values()})
     order.prepare()
+    for name in by_name:
+        listener(Event(step=name, state="waiting"))
     with ThreadPoolExecutor(max_workers=workers) as pool:
         running: dict[Future[None], str] = {}
         failure: BaseException | None = None

@@ -94,7 +94,7 @@ def logins(handout: classroom.Handout) -> Table:
 
 
 def matrix(result: "Result") -> Group:
-    """Students × steps, and below what was not seen to work, with how to mend it."""
+    """Steps × students, and below what was not seen to work, with how to mend it."""
     # As in verify.
     from labs.runner.report import MARKS
 
@@ -102,9 +102,10 @@ def matrix(result: "Result") -> Group:
     parts: list[RenderableType] = []
     for name in dict.fromkeys(lab.lab for lab in result.labs):
         rehearsed = [lab for lab in result.labs if lab.lab == name]
-        table = Table("student", *(step.id for step in rehearsed[0].steps), title=rehearsed[0].title.en)
-        for lab in rehearsed:
-            table.add_row(lab.student, *(f"[{colours[step.state]}]{MARKS[step.state]}[/]" for step in lab.steps))
+        table = Table("step", "", *(lab.student for lab in rehearsed), title=rehearsed[0].title.en)
+        for steps in zip(*(lab.steps for lab in rehearsed), strict=True):
+            marks = (f"[{colours[step.state]}]{MARKS[step.state]}[/]" for step in steps)
+            table.add_row(steps[0].id, steps[0].title.en, *marks)
         parts.append(table)
         parts += [
             Text(

@@ -1,6 +1,7 @@
 """Every kind of check on recorded facts: those of a good run pass, broken ones fail, missing ones are not-yet, and what
 could not be looked at is neither."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,11 @@ def cells(
 def test_the_facts_of_a_good_run_pass_every_step() -> None:
     assert differing(facts()) == {}
     assert outcome_of(facts()).exit_code == 0
+
+
+def test_the_facts_recorded_from_a_real_run_pass_every_step() -> None:
+    recorded = Path(__file__).with_name("recorded_simple_pipeline.json").read_text(encoding="utf-8")
+    assert differing(Facts.model_validate_json(recorded)) == {}
 
 
 def test_a_refused_login_fails_and_everything_after_it_is_not_yet() -> None:
