@@ -112,8 +112,10 @@ def down(spec: ClassSpec) -> None:
 
 def answered(command: Callable[[], None]) -> None:
     """Run a command and end the process with an exit code instead of a traceback for whatever a person can mend."""
-    # A polite kill ends in the same good order as Ctrl-C: compilers, Pulumi and kernels are ended with us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A polite kill ends in the same good order as Ctrl-C: compilers, Pulumi and kernels are ended with us. Ctrl-C is
+    # named too, because a shell starts what is in its background deaf to it.
+    for polite in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(polite, signal.default_int_handler)
     try:
         command()
     except (KeyboardInterrupt, click.exceptions.Abort):

@@ -476,17 +476,21 @@ def _start(places: Places, name: str, command: Sequence[str | Path]) -> None:
     places.logs.mkdir(parents=True, exist_ok=True)
     _bound_logs(places)
     join = "; ".join(f"echo $$ > {root / NAME / name}/cgroup.procs" for root in _cgroup_roots())
-    with (places.logs / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-ec", f'{join}; exec "$@"', name, *(str(word) for word in (*_enter(places), *command))],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=_environment(),
-            start_new_session=True,
-            cwd="/",
-        )
-    _write(places.run / f"{name}.pid", f"{process.pid} {_started(process.pid)}")
+    # The shell leaves at once, so that the daemon is nobody's child and no one has to wait for its end.
+    script = f'{join}; log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
+    words = [places.logs / f"{name}.log", *_enter(places), *command]
+    shell = subprocess.run(
+        ["sh", "-ec", script, name, *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=_environment(),
+        start_new_session=True,
+        cwd="/",
+    )
+    process = int(shell.stdout)
+    _write(places.run / f"{name}.pid", f"{process} {_started(process)}")
 
 
 def _answers(path: Path) -> bool:

@@ -113,7 +113,7 @@ class Rehearsal:
         return self._collect()
 
     def _rehearse(self) -> None:
-        if not self._log_in():
+        if self.cancelled.is_set() or not self._log_in():
             return
         server = NotebookServer(self.seat.session, f"/notebook/{self.seat.namespace}/{self.lab.notebook.server}")
         notebook = labs.render(
@@ -150,7 +150,7 @@ class Rehearsal:
         path, detail = self.lab.file_name, ""
         state: SeedState
         try:
-            server.wait(until=started + _SERVER_SECONDS)
+            server.wait(until=started + _SERVER_SECONDS, pause=self._pause)
             state = self._put_own(server, notebook)
             server.make_folder(FOLDER)
             server.make_folder(self._folder)
@@ -386,6 +386,10 @@ class Rehearsal:
     def _beside(self) -> dict[str, str]:
         files = [self.lab.folder / path for path in self.lab.notebook.beside]
         return {file.name: file.read_text() for file in files}
+
+    def _pause(self, seconds: float) -> None:
+        if self.cancelled.wait(seconds):
+            raise NoAnswerError("the rehearsal was stopped")
 
     def _step(self, what: str) -> None:
         self._done.add(what)

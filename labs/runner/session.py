@@ -41,6 +41,7 @@ class GatewaySession:
             # Jupyter's own tokens outlive the login.
             if cookie.name == "_xsrf":
                 fresh.cookies.set_cookie(cookie)
+        self._session.close()
         self._session = fresh
         return time.monotonic() - started
 

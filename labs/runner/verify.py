@@ -67,7 +67,8 @@ def verify(
             cancelled.set()
             raise
         finally:
-            pool.shutdown(wait=True)
+            # After Ctrl-C those who wait for their turn do not begin.
+            pool.shutdown(wait=True, cancel_futures=True)
             cluster.close()
     result = Result(
         class_name=spec.name,

@@ -5,8 +5,9 @@ A platform that ran before the tests runs after them; one that the tests started
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from infra import naming, one_machine
-from infra.classroom import Handout
+from infra.classroom import Handout, SeatDetails
 from infra.spec import ClassSpec, Platform, load
 from labs.runner.pipelines import Pipelines
 from labs.runner.session import GatewaySession
@@ -36,21 +37,43 @@ class Klass:
     """The operator's Kubernetes, kinds of the core group; the client ships no types that hold."""
     apps: Any
     """The same, Deployments."""
+    sessions: dict[str, GatewaySession] = field(default_factory=dict[str, GatewaySession])
 
     def namespace(self, student: str) -> str:
         """The student's namespace."""
         return naming.namespace(self.spec.name, student)
 
+    def seat(self, student: str) -> SeatDetails:
+        """What the student was told."""
+        return next(seat for seat in self.handout.seats if seat.id == student)
+
     def session(self, student: str) -> GatewaySession:
         """The student, logged in at the gateway."""
-        seat = next(seat for seat in self.handout.seats if seat.id == student)
-        session = GatewaySession(self.platform.url, self.platform.ca_file, seat.email, seat.password)
-        session.log_in()
-        return session
+        if student not in self.sessions:
+            seat = self.seat(student)
+            session = GatewaySession(self.platform.url, self.platform.ca_file, seat.email, seat.password)
+            session.log_in()
+            self.sessions[student] = session
+        return self.sessions[student]
 
     def pipelines(self, student: str) -> Pipelines:
         """KFP as the student."""
         return Pipelines(self.session(student), self.namespace(student))
+
+    def pods(self, app: str) -> list[Any]:
+        """The pods of one of the platform's parts."""
+        return self.core.list_namespaced_pod(self.platform.kubeflow_namespace, label_selector=f"app={app}").items
+
+    def await_pods(self, app: str, count: int, but: frozenset[str] = frozenset()) -> None:
+        """Return when the part has just `count` pods, all ready, none of them with a uid in `but`."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            pods = self.pods(app)
+            ready = [pod for pod in pods if all(each.ready for each in pod.status.container_statuses or [])]
+            if len(pods) == len(ready) == count and not but & {pod.metadata.uid for pod in pods}:
+                return
+            time.sleep(1)
+        raise AssertionError(f"{app} does not have {count} ready pods after three minutes")
 
     def in_notebook(self, student: str, *command: str, notebook: str = "cpu-notebook") -> str:
         """What a command prints inside a student's notebook server."""
@@ -91,15 +114,19 @@ def klass(platform: Platform, console: Console) -> Iterator[Klass]:
     spec = load(CLASS_FILE)
     api: Any = kubernetes.config.new_client_from_config(str(platform.kubeconfig))
     try:
-        yield Klass(
+        stands = Klass(
             spec=spec,
             platform=platform,
             handout=verbs.up(spec, platform, console),
             core=kubernetes.client.CoreV1Api(api),
             apps=kubernetes.client.AppsV1Api(api),
         )
+        yield stands
+        for session in stands.sessions.values():
+            session.close()
     finally:
         verbs.down(spec, platform, console)
+        api.close()
 
 
 @pytest.fixture

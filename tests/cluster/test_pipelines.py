@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import kfp
@@ -21,7 +22,7 @@ _EXECUTION = "system.ContainerExecution"
 @pytest.fixture(scope="module")
 def run(klass: Klass) -> Callable[[Any], tuple[str, str]]:
     """Submits a pipeline as Ben and waits for its end: the run's id and state."""
-    seat = next(seat for seat in klass.handout.seats if seat.id == "ben")
+    seat = klass.seat("ben")
     ca = str(klass.platform.ca_file)
     cookies = cookie_header(login(klass.platform.url, seat.email, seat.password.get_secret_value(), ca))
     with warnings.catch_warnings():
@@ -48,7 +49,9 @@ def run(klass: Klass) -> Callable[[Any], tuple[str, str]]:
 def executions(klass: Klass, run_id: str) -> dict[str, list[str]]:
     """The states of each task's executions, as ML Metadata has them."""
     found: dict[str, list[str]] = {}
-    for execution in Cluster(klass.platform).metadata().run(run_id)[0]:
+    with closing(Cluster(klass.platform)) as cluster:
+        recorded = cluster.metadata().run(run_id)[0]
+    for execution in recorded:
         if execution.type_ == _EXECUTION:
             name = str(mlmd.plain(execution.custom_properties.items())["task_name"])
             found.setdefault(name, []).append(mlmd.named(mlmd.EXECUTION_STATES, execution.last_known_state))
@@ -79,7 +82,8 @@ def test_a_failing_task_is_retried_fails_its_run_and_the_exit_handler_runs(
 
     assert state == "FAILED"
     assert executions(klass, run_id)["say-goodbye"] == ["COMPLETE"]
-    workflow = Cluster(klass.platform).workflow(klass.namespace("ben"), run_id)
+    with closing(Cluster(klass.platform)) as cluster:
+        workflow = cluster.workflow(klass.namespace("ben"), run_id)
     assert workflow is not None
     retried = [node for node in workflow["status"]["nodes"].values() if node["type"] == "Retry"]
     assert any(len(node.get("children", ())) >= 2 and node["phase"] == "Failed" for node in retried)

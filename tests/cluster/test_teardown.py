@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,16 +19,7 @@ def stopped(klass: Klass, deployment: str) -> Iterator[None]:
 
     def scale(replicas: int) -> None:
         klass.apps.patch_namespaced_deployment_scale(deployment, "kubeflow", {"spec": {"replicas": replicas}})
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            pods = klass.core.list_namespaced_pod("kubeflow", label_selector=f"app={deployment}").items
-            if (
-                len([pod for pod in pods if all(each.ready for each in pod.status.container_statuses or [])])
-                == replicas
-                == len(pods)
-            ):
-                return
-            time.sleep(1)
+        klass.await_pods(deployment, replicas)
 
     scale(0)
     try:
