@@ -2,6 +2,8 @@
 
 import base64
 import ipaddress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -77,29 +79,61 @@ def secret(cluster: client.ApiClient, namespace: str, name: str) -> dict[str, st
     if found is None:
         raise ClusterUnreachable(
             f"there is no Secret {name} in namespace {namespace}; "
-            "run `classroom platform up`, or name the right one under `object_store` in the class file"
+            "run `scripts/classroom platform up` for the platform's, `scripts/classroom up` for a seat's, "
+            "or name the right one under `object_store` in the class file"
         )
     return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
 
 
-def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> dict[str, Any] | None:
-    try:
+def post_to_service(
+    cluster: client.ApiClient, namespace: str, service: str, path: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[Mapping[str, str], bytes]:
+    """POST to `service` (name:port) through the API server's proxy, which speaks HTTP/1.1: headers and body answered.
+
+    Errors: `ClusterUnreachable` when the API or the service gives no answer or refuses one.
+    """
+    with _explained(cluster, f"POST to {service} in {namespace}"):
         answer: Any = cluster.call_api(
-            path,
-            method,
-            query_params=[("labelSelector", selector)] if selector else [],
-            header_params={"Accept": "application/json"},
+            f"/api/v1/namespaces/{namespace}/services/{service}/proxy/{path}",
+            "POST",
+            header_params=dict(headers),
+            body=body,
             auth_settings=["BearerToken"],
-            response_type="object",
+            _preload_content=False,
             _return_http_data_only=True,
             _request_timeout=TIMEOUT_SECONDS,
         )
+        return answer.headers, answer.data
+
+
+def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> dict[str, Any] | None:
+    with _explained(cluster, f"{method} {path}"):
+        try:
+            answer: Any = cluster.call_api(
+                path,
+                method,
+                query_params=[("labelSelector", selector)] if selector else [],
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+                response_type="object",
+                _return_http_data_only=True,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        return dict(answer)
+
+
+@contextmanager
+def _explained(cluster: client.ApiClient, asked: str) -> Iterator[None]:
+    try:
+        yield
     except ApiException as error:
-        if error.status == 404:
-            return None
         # The body can repeat what was sent, so only the status is told.
         raise ClusterUnreachable(
-            f"the Kubernetes API answered {error.status} {error.reason} to {method} {path}; "
+            f"the Kubernetes API answered {error.status} {error.reason} to {asked}; "
             "check the rights and the address that the kubeconfig gives"
         ) from None
     except (HTTPError, OSError) as error:
@@ -107,4 +141,3 @@ def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> d
             f"the Kubernetes API at {cluster.configuration.host} does not answer ({type(error).__name__}); "
             "run `classroom platform status`"
         ) from None
-    return dict(answer)

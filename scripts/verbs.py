@@ -5,26 +5,38 @@ Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with ev
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from infra import classroom, engine, one_machine, teardown
-from infra.failure import CallFailure
+from infra.failure import CallFailure, Failure
 from infra.local.places import places
 from infra.spec import ClassSpec, OneMachine, Platform
-from infra.steps import Event, Listener
+from infra.steps import Event, Listener, Report, Step, run
+from labs.kubeflow_login import LoginError
+from labs.runner.jupyter import NotebookServer
+from labs.runner.session import GatewaySession, NoAnswerError
 from scripts.progress import shown
 
 if TYPE_CHECKING:
     from labs.runner.result import Result
+
+
+_ANSWERS_WITHIN_SECONDS = 120
+
+
+class NotebookSilent(Failure):
+    """A seat was made, and its student does not get in."""
 
 
 class NoClass(CallFailure):
@@ -49,12 +61,22 @@ def reached(spec: ClassSpec) -> Platform:
 
 
 def up(spec: ClassSpec, platform: Platform, console: Console) -> classroom.Handout:
-    """Have every seat of the class stand."""
+    """Have every seat of the class stand, each notebook answering its student at the gateway."""
+    made: list[classroom.Handout] = []
+
+    def stamp(report: Report) -> None:
+        outputs = engine.up(_stack(spec, platform), lambda event: report(event.detail, event.done, event.total))
+        if handout := classroom.handout(outputs):
+            made.append(handout)
+
+    def knock(report: Report) -> None:
+        for done, seat in enumerate(made[0].seats):
+            report(seat.id, done, len(made[0].seats))
+            _knock(seat, platform)
+
     with _evidence(spec, "up", console) as (_, listener):
-        handout = classroom.handout(engine.up(_stack(spec, platform), listener))
-    if handout is None:
-        raise NoClass(f"{spec.name} was made and exports no seats; run `scripts/classroom up` again")
-    return handout
+        run([Step(name="seats", action=stamp), Step(name="doors", needs=("seats",), action=knock)], listener)
+    return made[0]
 
 
 def preview(spec: ClassSpec, platform: Platform, console: Console) -> engine.Changes:
@@ -118,6 +140,22 @@ def matrix(result: "Result") -> Group:
             if outcome.state in ("fail", "could-not-check")
         ]
     return Group(*parts)
+
+
+def _knock(seat: classroom.SeatDetails, platform: Platform) -> None:
+    """Wait until every notebook answers its student through the gateway, as it will in class."""
+    session = GatewaySession(platform.url, platform.ca_file, seat.email, seat.password)
+    try:
+        session.log_in()
+        for url in seat.notebooks.values():
+            NotebookServer(session, urlsplit(url).path).wait(until=time.monotonic() + _ANSWERS_WITHIN_SECONDS)
+    except (LoginError, NoAnswerError) as error:
+        raise NotebookSilent(
+            f"{seat.id}'s seat stands, but its door does not open: {error}; "
+            "look at `scripts/classroom platform status`, then run `up` again"
+        ) from None
+    finally:
+        session.close()
 
 
 def _stack(spec: ClassSpec, platform: Platform) -> engine.Stack:

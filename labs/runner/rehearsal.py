@@ -14,13 +14,14 @@ from typing import Any, Literal
 import requests
 from pydantic import SecretStr
 
+from infra.cluster import ClusterUnreachable
 from infra.spec import Student
 from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner import facts as seen
 from labs.runner import lab as labs
 from labs.runner import mlmd
 from labs.runner.checks import File, Objects
-from labs.runner.cluster import Cluster, ClusterError
+from labs.runner.cluster import BucketUnreadableError, Cluster
 from labs.runner.jupyter import Execution, Kernel, KernelDiedError, NotebookServer, text_of
 from labs.runner.pipelines import Pipelines
 from labs.runner.session import GatewaySession, NoAnswerError
@@ -54,7 +55,14 @@ SeedState = Literal["made", "unchanged", "edited", "failed"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
-_COLLECTING_ERRORS = (NoAnswerError, LoginError, ClusterError, mlmd.MetadataError, requests.RequestException)
+_COLLECTING_ERRORS = (
+    NoAnswerError,
+    LoginError,
+    ClusterUnreachable,
+    BucketUnreadableError,
+    mlmd.MetadataError,
+    requests.RequestException,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +281,7 @@ class Rehearsal:
             return False
         try:
             gone = self.cluster.workflow(self.seat.namespace, run.run_id) is None
-        except ClusterError:
+        except ClusterUnreachable:
             return False
         run.without_workflow = run.without_workflow + 1 if gone else 0
         return run.without_workflow >= 2

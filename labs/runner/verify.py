@@ -43,7 +43,7 @@ def verify(
 
     `passwords` are by the student's id. When `cancelled` is set, what is under way stops soon, its steps read not-yet;
     Ctrl-C sets it and is raised again once all is still.
-    Errors: `labs.LabError` for a lab that cannot be used, `ClusterError` for a kubeconfig that cannot be used.
+    Errors: `labs.LabError` for a lab that cannot be used, `ClusterUnreachable` for a kubeconfig that cannot be used.
     """
     started, began = datetime.now(UTC), time.monotonic()
     lessons = tuple(_fitting(spec, labs.load(name)) for name in spec.labs)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Klass:
 
     def in_notebook(self, student: str, *command: str, notebook: str = "cpu-notebook") -> str:
         """What a command prints inside a student's notebook server."""
-        return kubernetes.stream.stream(
+        channel = kubernetes.stream.stream(
             self.core.connect_get_namespaced_pod_exec,
             f"{notebook}-0",
             self.namespace(student),
@@ -86,7 +87,11 @@ class Klass:
             stderr=True,
             stdin=False,
             tty=False,
+            _preload_content=False,
         )
+        with closing(channel):
+            channel.run_forever(timeout=60)
+            return channel.read_all()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import requests
 from rich.console import Console
 
 from infra import one_machine
+from infra.spec import load
 from labs.runner.verify import verify
 from scripts import verbs
 from tests.cluster.conftest import CLASS_FILE, Klass
@@ -163,30 +164,32 @@ def test_up_again_changes_nothing_and_restarts_no_notebook(klass: Klass, console
     assert again.passwords == klass.handout.passwords
 
 
-def test_ctrl_c_during_up_leaves_what_the_next_up_completes(klass: Klass, classroom: Start, tmp_path: Path) -> None:
-    late = tmp_path / "late.yaml"
-    late.write_text(
-        CLASS_FILE.read_text()
-        .replace("name: tests", "name: stopped")
-        .replace("@tests.example.org", "@stopped.example.org")
-    )
-    stopped = classroom("up", str(late))
-    namespaces = klass.core
-    deadline = time.monotonic() + 120
-    while not namespaces.list_namespace(label_selector="classroom=stopped").items and time.monotonic() < deadline:
-        time.sleep(0.2)
-    stopped.send_signal(signal.SIGINT)
-    said, _ = stopped.communicate(timeout=180)
+def test_ctrl_c_during_up_leaves_what_the_next_up_completes(
+    klass: Klass, classroom: Start, console: Console, tmp_path: Path
+) -> None:
+    file = tmp_path / "stopped.yaml"
+    text = CLASS_FILE.read_text().replace("name: tests", "name: stopped")
+    file.write_text(text.replace("@tests.example.org", "@stopped.example.org"))
 
-    assert stopped.returncode == 130, said
-    assert "Traceback" not in said
-    whole = classroom("up", str(late))
-    said, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said
-    gone = classroom("down", str(late))
-    said, _ = gone.communicate(timeout=300)
-    assert gone.returncode == 0, said
-    assert not namespaces.list_namespace(label_selector="classroom=stopped").items
+    def namespaces() -> list[str]:
+        return [item.metadata.name for item in klass.core.list_namespace(label_selector="classroom=stopped").items]
+
+    stopped = classroom("up", str(file))
+    try:
+        deadline = time.monotonic() + 120
+        while not namespaces() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        stopped.send_signal(signal.SIGINT)
+        said, _ = stopped.communicate(timeout=180)
+        assert stopped.returncode == 130, said
+        assert "Traceback" not in said
+
+        whole = classroom("up", str(file))
+        said, _ = whole.communicate(timeout=300)
+        assert whole.returncode == 0, said
+    finally:
+        verbs.down(load(file), klass.platform, console)
+    assert namespaces() == []
 
 
 def test_no_secret_stands_in_clear_in_the_state(klass: Klass) -> None:
