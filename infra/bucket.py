@@ -125,8 +125,8 @@ def connect(address: StoreAddress) -> Store:
     # The Kubernetes client takes a second to import; a unit test or a preview never gets here.
     from infra import cluster
 
-    api = cluster.api(Path(address.kubeconfig), address.context)
-    fields = cluster.secret(api, address.namespace, address.secret)
+    with cluster.api(Path(address.kubeconfig), address.context) as api:
+        fields = cluster.secret(api, address.namespace, address.secret)
     try:
         key = Key(access_key=fields[address.access_key_field], secret_key=fields[address.secret_key_field])
     except KeyError as error:

@@ -75,9 +75,9 @@ def refuse_taken(spec: ClassSpec, platform: Platform) -> None:
     # The Kubernetes client takes a second to import, which a unit test does not need.
     from infra import cluster
 
-    api = cluster.api(platform.kubeconfig, platform.context)
-    namespaces = cluster.get(api, "/api/v1/namespaces") or {}
-    passwords = cluster.get(api, f"/apis/dex.coreos.com/v1/namespaces/{platform.dex_namespace}/passwords") or {}
+    with cluster.api(platform.kubeconfig, platform.context) as api:
+        namespaces = cluster.get(api, "/api/v1/namespaces") or {}
+        passwords = cluster.get(api, f"/apis/dex.coreos.com/v1/namespaces/{platform.dex_namespace}/passwords") or {}
     standing = {("namespace", item["metadata"]["name"]): item for item in namespaces.get("items", [])}
     standing |= {("login", item["metadata"]["name"]): item for item in passwords.get("items", [])}
     for student in spec.students:

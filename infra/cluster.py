@@ -25,8 +25,16 @@ class ClusterUnreachable(Failure):
     exit_code = 3
 
 
+class _Client(client.ApiClient):
+    """Gives its connections back when it is closed; the parent keeps them until it is forgotten."""
+
+    def close(self) -> None:
+        self.rest_client.pool_manager.clear()
+        super().close()
+
+
 def api(kubeconfig: Path, context: str | None) -> client.ApiClient:
-    """A client for the cluster that `kubeconfig` names; no request is made yet.
+    """A client for the cluster that `kubeconfig` names, to be closed or used in `with`; no request is made yet.
 
     Errors: `ClusterUnreachable` when the file does not name a cluster.
     """
@@ -42,7 +50,7 @@ def api(kubeconfig: Path, context: str | None) -> client.ApiClient:
         # A bare address is on a network of the operator's own; no proxy of the environment knows the way there.
         settings.proxy = None
     settings.retries = Retry(total=2, connect=2, read=0, backoff_factor=0.3)
-    return client.ApiClient(settings)
+    return _Client(settings)
 
 
 def is_address(url: str) -> bool:

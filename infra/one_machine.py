@@ -235,15 +235,16 @@ def _program_fingerprint(settings: PlatformSettings) -> str:
 
 def _workloads(kubeconfig: Path) -> dict[str, bool]:
     """The Deployments and DaemonSets of the cluster: whether all their pods are ready."""
-    api = cluster.api(kubeconfig, None)
     found: dict[str, bool] = {}
-    for kind, wanted, ready in (
-        ("deployments", "replicas", "readyReplicas"),
-        ("daemonsets", "desiredNumberScheduled", "numberReady"),
-    ):
-        for item in (cluster.get(api, f"/apis/apps/v1/{kind}") or {}).get("items", []):
-            status, name = item["status"], item["metadata"]
-            found[f"{kind}/{name['namespace']}/{name['name']}"] = 0 < status.get(wanted, 0) <= status.get(ready, 0)
+    with cluster.api(kubeconfig, None) as api:
+        for kind, wanted, ready in (
+            ("deployments", "replicas", "readyReplicas"),
+            ("daemonsets", "desiredNumberScheduled", "numberReady"),
+        ):
+            for item in (cluster.get(api, f"/apis/apps/v1/{kind}") or {}).get("items", []):
+                status, name = item["status"], item["metadata"]
+                whole = 0 < status.get(wanted, 0) <= status.get(ready, 0)
+                found[f"{kind}/{name['namespace']}/{name['name']}"] = whole
     return found
 
 

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,15 +176,16 @@ def down(
             return certificate(known, (unseen,))
         tell("progress", f"{len(created)} things of class {spec.name}")
 
-    failed = _destroy(stack, listener, watch, notes)
-    _stop_if(watch)
-    with _step("sweep", listener) as tell:
-        swept = _sweep(ground, tell, notes, watch)
-    if failed and swept:
-        # What it stumbled over is gone now; a state that still names it would mislead the next `up`.
-        _destroy(stack, listener, watch, [])
-    with _step("prove", listener) as tell:
-        return certificate(created, prove(questions(ground), tell, watch, pause))
+    with closing(ground.cluster):
+        failed = _destroy(stack, listener, watch, notes)
+        _stop_if(watch)
+        with _step("sweep", listener) as tell:
+            swept = _sweep(ground, tell, notes, watch)
+        if failed and swept:
+            # What it stumbled over is gone now; a state that still names it would mislead the next `up`.
+            _destroy(stack, listener, watch, [])
+        with _step("prove", listener) as tell:
+            return certificate(created, prove(questions(ground), tell, watch, pause))
 
 
 @dataclass(frozen=True, kw_only=True)

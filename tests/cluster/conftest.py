@@ -7,7 +7,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import kubernetes
 import pytest
 from rich.console import Console
 
-from infra import naming, one_machine
+from infra import cluster, naming, one_machine
 from infra.classroom import Handout, SeatDetails
 from infra.spec import ClassSpec, Platform, load
 from labs.runner.pipelines import Pipelines
@@ -89,9 +88,12 @@ class Klass:
             tty=False,
             _preload_content=False,
         )
-        with closing(channel):
+        try:
             channel.run_forever(timeout=60)
             return channel.read_all()
+        finally:
+            # Its own close() leaves the socket open when the other side has closed first.
+            channel.sock.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +119,7 @@ def platform(console: Console) -> Iterator[Platform]:
 def klass(platform: Platform, console: Console) -> Iterator[Klass]:
     """The class of the tests, up until they end."""
     spec = load(CLASS_FILE)
-    api: Any = kubernetes.config.new_client_from_config(str(platform.kubeconfig))
+    api: Any = cluster.api(platform.kubeconfig, platform.context)
     try:
         stands = Klass(
             spec=spec,
