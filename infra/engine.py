@@ -32,7 +32,7 @@ from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 from semver import VersionInfo
 
 from infra.classroom import PROJECT, program, refuse_taken
-from infra.failure import Failure
+from infra.failure import CallFailure, Failure
 from infra.identity import PASSWORD_PATTERN
 from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled, Event, Listener
@@ -105,15 +105,15 @@ class EngineFailure(Failure):
     """Pulumi could not do it. One line per resource that failed, without secrets."""
 
 
-class Busy(Failure):
+class StackLocked(CallFailure):
     """Another command is changing the same stack."""
 
 
 def up(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Outputs:
     """Make everything of the program stand. Its outputs.
 
-    Errors: `EngineFailure`, `Busy`, whatever `Failure` the program raised; `Cancelled` when `cancelled` was set and
-    KeyboardInterrupt on Ctrl-C, both after Pulumi has written its state.
+    Errors: `EngineFailure`, `StackLocked`, whatever `Failure` the program raised; `Cancelled` when `cancelled` was set
+    and KeyboardInterrupt on Ctrl-C, both after Pulumi has written its state.
     """
     with _operation(stack, listener, cancelled, "up") as call:
         return call.stack.up(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never").outputs
@@ -290,9 +290,9 @@ def _reason(
         return Cancelled(f"{verb} of {stack.project}/{stack.name} was stopped; the same command goes on from here")
     if isinstance(error, auto_errors.ConcurrentUpdateError):
         holder = condense(str(error).partition("locked by")[2])
-        return Busy(
+        return StackLocked(
             f"another command is changing {stack.project}/{stack.name}: {holder}; "
-            "wait for its end, or take its lock away with `pulumi cancel` if it has died"
+            f"wait for its end, or take its lock away with `pulumi cancel --stack {stack.name}` if it has died"
         )
     own = next((each for each in raised if isinstance(each, Failure)), None)
     if own is not None:
@@ -511,7 +511,7 @@ def _unlock(workspace: auto.LocalWorkspace, stack: Stack) -> None:
         while _pulumi_runs(holder) and _is_orphan(holder) and time.monotonic() < deadline:
             time.sleep(0.2)
         if _pulumi_runs(holder):
-            raise Busy(
+            raise StackLocked(
                 f"process {holder} is changing {stack.project}/{stack.name}; wait for its end, then run this again"
             )
     _end_orphans(stack)

@@ -12,7 +12,9 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar, Self
 
 from pydantic import BaseModel
 
@@ -64,6 +66,8 @@ def down(listener: Listener, *, purge: bool = False) -> None:
         tools.discard_build_caches(here.cache)
         node.purge(here)
         shutil.rmtree(here.cache, ignore_errors=True)
+        if here.cache.exists():
+            raise node.NodeError(f"{here.cache} is not entirely gone; look what still uses it and run this again")
 
     with machine.lock("classroom platform down"):
         steps = [Step(name="node", action=node_gone)]
@@ -71,10 +75,14 @@ def down(listener: Listener, *, purge: bool = False) -> None:
 
 
 def status() -> Mapping[str, bool]:
-    """What of the platform stands, by name. Changes nothing."""
+    """What of the platform stands: tools, the node's parts, and each of Kubeflow's workloads. Changes nothing."""
     here = places()
     built = all(tools.is_built(each, here.cache) for each in tools.tool_sets())
-    return {"tools built": built, **node.describe(node.status(here, _addresses())), "kubeflow": _ca_file(here).exists()}
+    found = node.status(here, _addresses())
+    made = _Made.of(here)
+    standing = _workloads(here.kubeconfig) if found.ready else {}
+    parts = {name: standing.get(name, False) for name in sorted(made.workloads)} if made else {"kubeflow": False}
+    return {"tools built": built, **node.describe(found), **parts}
 
 
 def reached() -> Platform:
@@ -94,9 +102,19 @@ def reached() -> Platform:
     )
 
 
+def is_made() -> bool:
+    """Whether there is a platform, running or not: its data are somebody's, and whoever borrows it leaves it."""
+    return node.status(places(), _addresses()).initialised
+
+
 def is_running() -> bool:
-    """Whether the platform stands, so that whoever uses it for a while knows how to leave the machine."""
+    """Whether the platform runs, so that `up` has nothing to start."""
     return _ca_file(places()).exists() and node.status(places(), _addresses()).running
+
+
+def reserved(what: str) -> AbstractContextManager[None]:
+    """Keep the platform for `what`, which may put it up and take it down. Errors: `machine.Busy`: another has it."""
+    return machine.lock(what, machine.LOCK_FILE.with_suffix(".reserved"))
 
 
 def is_built() -> bool:
@@ -189,8 +207,7 @@ class _Assembly:
 
     def _kubeflow(self, report: Report) -> None:
         settings = _settings(self._here, self._addresses)
-        record = self._here.node / "kubeflow.json"
-        made = _Made.model_validate_json(record.read_bytes()) if record.exists() else None
+        made = _Made.of(self._here)
         standing = _workloads(self._here.kubeconfig)
         same = made is not None and made.program == _program_fingerprint(settings)
         whole = made is not None and all(standing.get(name) for name in made.workloads)
@@ -215,14 +232,23 @@ class _Assembly:
         outputs = engine.up(stack, listen, self._cancelled)
         _ca_file(self._here).write_text(outputs["ca_certificate"].value)
         stands = frozenset(_workloads(self._here.kubeconfig))
-        record.write_text(_Made(program=_program_fingerprint(settings), workloads=stands).model_dump_json())
+        now = _Made(program=_program_fingerprint(settings), workloads=stands)
+        (self._here.node / _Made.FILE).write_text(now.model_dump_json())
 
 
 class _Made(BaseModel):
     """What the last run of the platform's program was, and which workloads stood after it."""
 
+    FILE: ClassVar = "kubeflow.json"
+
     program: str
     workloads: frozenset[str]
+
+    @classmethod
+    def of(cls, here: Places) -> Self | None:
+        """What is known of the platform in these places; None when its program has not come to its end yet."""
+        file = here.node / cls.FILE
+        return cls.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
 def _program_fingerprint(settings: PlatformSettings) -> str:
@@ -268,7 +294,9 @@ def _fit(here: Places, addresses: AddressPlan) -> None:
         return
     disk = machine.CACHED_DISK_GIBIBYTES if is_built() else machine.FRESH_DISK_GIBIBYTES
     machine.preflight(here, disk_gibibytes=disk)
-    taken(addresses, machine.networks_in_use(frozenset({node.CABLE}), addresses.network))
+    if shutil.which("ip"):
+        # Where it is not installed yet, the node asks again once it is.
+        taken(addresses, machine.networks_in_use(frozenset({node.CABLE}), addresses.network))
 
 
 def executables(here: Places | None = None) -> dict[str, Path]:

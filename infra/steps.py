@@ -3,12 +3,16 @@
 The graph knows nothing of screens; whoever shows progress or keeps a record listens.
 """
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Literal, Protocol
 
 State = Literal["waiting", "started", "progress", "finished", "failed"]
@@ -28,6 +32,22 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+
+@contextmanager
+def recorded(listener: Listener, file: Path) -> Iterator[Listener]:
+    """The listener, with every event appended to `file` as a line of JSON as well: one at a time, and at once."""
+    one_at_a_time = threading.Lock()
+    with file.open("a", encoding="utf-8") as record:
+
+        def listen(event: Event) -> None:
+            line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **asdict(event)}
+            with one_at_a_time:
+                record.write(json.dumps(line, ensure_ascii=False) + "\n")
+                record.flush()
+                listener(event)
+
+        yield listen
 
 
 class Report(Protocol):

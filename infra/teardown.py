@@ -146,7 +146,7 @@ def down(
 
     Nothing is destroyed unless cluster and object store both answer: a certificate with exit code 3 says which did not.
 
-    Errors: `Cancelled`, KeyboardInterrupt; `engine.Busy` when another command is changing the class.
+    Errors: `Cancelled`, KeyboardInterrupt; `engine.StackLocked` when another command is changing the class.
     """
     started = clock()
     watch = cancelled or threading.Event()
@@ -183,7 +183,7 @@ def down(
             swept = _sweep(ground, tell, notes, watch)
         if failed and swept:
             # What it stumbled over is gone now; a state that still names it would mislead the next `up`.
-            _destroy(stack, listener, watch, [])
+            _destroy(stack, listener, watch, notes)
         with _step("prove", listener) as tell:
             return certificate(created, prove(questions(ground), tell, watch, pause))
 

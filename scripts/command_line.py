@@ -1,9 +1,11 @@
 """The command line: three verbs for a class, and those for the one-machine platform.
 
 What went wrong is one message that ends with how to mend it.
-Exit codes: 0 all proven · 1 something is wrong with the class · 2 the call was wrong · 3 something was not checked.
+Exit codes: 0 all proven · 1 something is wrong with the class · 2 the call was wrong · 3 something was not checked ·
+130 stopped.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -48,11 +50,13 @@ def platform_up() -> None:
 
 @platform.command("status")
 def platform_status() -> None:
-    """Say what of the platform stands."""
+    """Say what of the platform stands; exit code 1 unless all of it does."""
     from infra import one_machine
 
-    for name, stands in one_machine.status().items():
-        console.print(f"{name:<12} {'yes' if stands else 'no'}", highlight=False)
+    found = one_machine.status()
+    for name, stands in found.items():
+        console.print(f"{'yes' if stands else 'no':<4} {name}", highlight=False, soft_wrap=True)
+    sys.exit(0 if all(found.values()) else 1)
 
 
 @platform.command("down")
@@ -70,7 +74,8 @@ def up(spec: ClassSpec) -> None:
     """Stand up every student's environment and print the logins."""
     from scripts import verbs
 
-    console.print(verbs.logins(verbs.up(spec, verbs.reached(spec), console)))
+    handout = verbs.up(spec, verbs.reached(spec), console)
+    console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
 
 
 @classroom.command()
@@ -130,6 +135,13 @@ def answered(command: Callable[[], None]) -> None:
     except Failure as failure:
         console.print(f"error: {failure}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(failure.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        mend = "free some disk or name a writable folder (CLASSROOM_CACHE, CLASSROOM_STATE), then run this again"
+        console.print(f"error: {where}{error.strerror}; {mend}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

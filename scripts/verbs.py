@@ -3,12 +3,10 @@
 Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with events.jsonl and what it saw, no secret.
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +20,7 @@ from infra import classroom, engine, one_machine, teardown
 from infra.failure import CallFailure, Failure
 from infra.local.places import places
 from infra.spec import ClassSpec, OneMachine, Platform
-from infra.steps import Event, Listener, Report, Step, run
+from infra.steps import Cancelled, Listener, Report, Step, recorded, run
 from labs.kubeflow_login import LoginError
 from labs.runner.jupyter import NotebookServer
 from labs.runner.session import GatewaySession, NoAnswerError
@@ -63,19 +61,20 @@ def reached(spec: ClassSpec) -> Platform:
 def up(spec: ClassSpec, platform: Platform, console: Console) -> classroom.Handout:
     """Have every seat of the class stand, each notebook answering its student at the gateway."""
     made: list[classroom.Handout] = []
+    stop = threading.Event()
 
     def stamp(report: Report) -> None:
-        outputs = engine.up(_stack(spec, platform), lambda event: report(event.detail, event.done, event.total))
+        outputs = engine.up(_stack(spec, platform), lambda event: report(event.detail, event.done, event.total), stop)
         if handout := classroom.handout(outputs):
             made.append(handout)
 
     def knock(report: Report) -> None:
         for done, seat in enumerate(made[0].seats):
             report(seat.id, done, len(made[0].seats))
-            _knock(seat, platform)
+            _knock(seat, platform, stop)
 
     with _evidence(spec, "up", console) as (_, listener):
-        run([Step(name="seats", action=stamp), Step(name="doors", needs=("seats",), action=knock)], listener)
+        run([Step(name="seats", action=stamp), Step(name="doors", needs=("seats",), action=knock)], listener, stop)
     return made[0]
 
 
@@ -105,14 +104,13 @@ def down(spec: ClassSpec, platform: Platform, console: Console) -> tuple[teardow
         return certificate, certificate.write(directory)
 
 
-def logins(handout: classroom.Handout) -> Table:
-    """The one place where passwords are shown."""
-    table = Table("student", "e-mail", "password", "notebooks", title=f"Log in at {handout.gateway}")
+def logins(handout: classroom.Handout) -> str:
+    """The one place where passwords are shown: lines that no narrow terminal cuts."""
+    lines = [f"Log in at {handout.gateway}"]
     for seat in handout.seats:
-        table.add_row(
-            seat.name or seat.id, seat.email, seat.password.get_secret_value(), "\n".join(seat.notebooks.values())
-        )
-    return table
+        lines += ["", f"  {seat.name or seat.id}", f"    {seat.email}    {seat.password.get_secret_value()}"]
+        lines += [f"    {url}" for url in seat.notebooks.values()]
+    return "\n".join(lines)
 
 
 def matrix(result: "Result") -> Group:
@@ -142,13 +140,19 @@ def matrix(result: "Result") -> Group:
     return Group(*parts)
 
 
-def _knock(seat: classroom.SeatDetails, platform: Platform) -> None:
+def _knock(seat: classroom.SeatDetails, platform: Platform, stop: threading.Event) -> None:
     """Wait until every notebook answers its student through the gateway, as it will in class."""
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Cancelled("stopped before every door was tried; the same command goes on from here")
+
     session = GatewaySession(platform.url, platform.ca_file, seat.email, seat.password)
     try:
         session.log_in()
         for url in seat.notebooks.values():
-            NotebookServer(session, urlsplit(url).path).wait(until=time.monotonic() + _ANSWERS_WITHIN_SECONDS)
+            server = NotebookServer(session, urlsplit(url).path)
+            server.wait(until=time.monotonic() + _ANSWERS_WITHIN_SECONDS, pause=pause)
     except (LoginError, NoAnswerError) as error:
         raise NotebookSilent(
             f"{seat.id}'s seat stands, but its door does not open: {error}; "
@@ -167,16 +171,12 @@ def _stack(spec: ClassSpec, platform: Platform) -> engine.Stack:
 def _evidence(spec: ClassSpec, verb: str, console: Console) -> Iterator[tuple[Path, Listener]]:
     """A folder for what this call sees, and a listener that shows events and records them there."""
     directory = _run_directory(spec, verb)
-    with (directory / "events.jsonl").open("w") as record, shown(f"{verb} {spec.name}", console) as show:
-
-        def listen(event: Event) -> None:
-            record.write(json.dumps({"at": datetime.now(UTC).isoformat(), **asdict(event)}, ensure_ascii=False) + "\n")
-            show(event)
-
-        yield directory, listen
+    with shown(f"{verb} {spec.name}", console) as show, recorded(show, directory / "events.jsonl") as listener:
+        yield directory, listener
 
 
 def _run_directory(spec: ClassSpec, verb: str) -> Path:
+    """A new folder below the one that the command is typed in."""
     directory = Path("runs") / spec.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{verb}"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True)
     return directory

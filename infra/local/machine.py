@@ -272,12 +272,17 @@ def _services_held_back() -> Iterator[None]:
 
 @contextmanager
 def lock(what: str, file: Path = LOCK_FILE) -> Iterator[None]:
-    """Hold the machine's one platform lock; it falls by itself when the process ends, however it ends.
+    """Hold the machine's one platform lock, or another in `file`; it falls when the process ends, however it ends.
 
     `what` says what is being done, for the one who finds the lock taken. Errors: `Busy`, at once.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as held:
+    try:
+        opened = file.open("a+")
+    except OSError as error:
+        raise Unfit(
+            f"{file}: {error.strerror}: the one-machine platform needs root on Linux; run it with sudo"
+        ) from None
+    with opened as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

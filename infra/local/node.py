@@ -45,6 +45,7 @@ Progress = Callable[[str], None]
 
 _NETWORK_NAMESPACE = Path("/run/netns") / NAME
 _LOG_LIMIT_BYTES = 20 << 20
+_IFF_UP = 1
 
 # What the node has of its own at these places of the machine: kubeadm, the kubelet, the CNI library and containerd's
 # shims know no other.
@@ -259,7 +260,9 @@ def _same_inputs(places: Places, addresses: AddressPlan) -> None:
 
 
 def _network_stands(addresses: AddressPlan) -> bool:
-    if not (_is_mount(_NETWORK_NAMESPACE) and Path("/sys/class/net", CABLE).exists()):
+    flags = Path("/sys/class/net", CABLE, "flags")
+    # The cable is put up last of all: one that is not up belongs to a network that was cut off half-made.
+    if not (_is_mount(_NETWORK_NAMESPACE) and flags.exists() and int(flags.read_text(), 16) & _IFF_UP):
         return False
     routes = call(["ip", "-4", "route", "show", "type", "blackhole"])
     return f"blackhole {addresses.network}" in routes
@@ -279,7 +282,6 @@ def _network(addresses: AddressPlan) -> None:
     if not Path("/sys/class/net", CABLE).exists():
         call(["ip", "link", "add", CABLE, "type", "veth", "peer", "name", "eth0", "netns", NAME])
     call(["ip", "address", "replace", f"{addresses.host}/{prefix}", "dev", CABLE])
-    call(["ip", "link", "set", CABLE, "up"])
     call([*inside, "link", "set", "lo", "up"])
     call([*inside, "address", "replace", f"{addresses.node}/{prefix}", "dev", "eth0"])
     call([*inside, "link", "set", "eth0", "up"])
@@ -295,6 +297,7 @@ def _network(addresses: AddressPlan) -> None:
         call([*enter, "sh", "-c", f"echo {value} > /proc/sys/{name.replace('.', '/')}"])
     Path(f"/proc/sys/net/ipv6/conf/{CABLE}/disable_ipv6").write_text("1")
     call([*enter, "nft", "-f", "-"], text=_closed_ports(addresses))
+    call(["ip", "link", "set", CABLE, "up"])
 
 
 def _closed_ports(addresses: AddressPlan) -> str:
@@ -783,8 +786,8 @@ def down(
     for command in (["ip", "link", "delete", CABLE], ["ip", "route", "delete", "blackhole", str(addresses.network)]):
         try:
             call(command)
-        except CommandError:
-            # It was gone already; `left` looks again.
+        except MachineError:
+            # It was gone already, or no network was ever made here; `left` looks again.
             continue
     say("containers")
     if places.containerd.exists() and shutil.which("containerd"):
@@ -822,7 +825,7 @@ def left(places: Places, addresses: AddressPlan) -> tuple[str, ...]:
         found.append(f"network namespace {NAME}")
     if Path("/sys/class/net", CABLE).exists():
         found.append(f"network device {CABLE}")
-    if str(addresses.network) in call(["ip", "-4", "route", "show", "type", "blackhole"]):
+    if shutil.which("ip") and str(addresses.network) in call(["ip", "-4", "route", "show", "type", "blackhole"]):
         found.append(f"route blackhole {addresses.network}")
     return tuple(found)
 

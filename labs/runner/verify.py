@@ -1,20 +1,18 @@
 """Every lab of a class, as every student, side by side: rehearse, judge, report."""
 
-import json
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import SecretStr
 
 from infra import naming
 from infra.spec import ClassSpec, Platform, Student
-from infra.steps import Event, Listener
+from infra.steps import Event, Listener, recorded
 from labs.runner import lab as labs
 from labs.runner import report
 from labs.runner.cluster import Cluster
@@ -49,7 +47,7 @@ def verify(
     lessons = tuple(_fitting(spec, labs.load(name)) for name in spec.labs)
     run_directory.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(platform)
-    with (run_directory / "events.jsonl").open("a") as events, ThreadPoolExecutor(side_by_side) as pool:
+    with recorded(listener, run_directory / "events.jsonl") as tell, ThreadPoolExecutor(side_by_side) as pool:
         each = _EachStudent(
             spec=spec,
             platform=platform,
@@ -57,7 +55,7 @@ def verify(
             cluster=cluster,
             lessons=lessons,
             submitting=threading.Lock(),
-            tell=_recorded(listener, events),
+            tell=tell,
             cancelled=cancelled,
             language=language,
         )
@@ -89,20 +87,6 @@ def _fitting(spec: ClassSpec, lesson: labs.Lab) -> labs.Lab:
             f"add `- name: {lesson.notebook.server}` to its notebooks, or take {lesson.name} out of its labs"
         )
     return lesson
-
-
-def _recorded(listener: Listener, events: TextIO) -> Listener:
-    """The listener, with every event written down as well, one at a time."""
-    lock = threading.Lock()
-
-    def tell(event: Event) -> None:
-        with lock:
-            line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **asdict(event)}
-            events.write(json.dumps(line, ensure_ascii=False) + "\n")
-            events.flush()
-            listener(event)
-
-    return tell
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """A real one-machine Kubeflow, and on it a real class, for as long as the tests run.
 
-A platform that ran before the tests runs after them; one that the tests started is taken down with its class.
+A platform that was there before the tests is there after them; one that the tests made is taken down with its class.
 """
 
 import os
@@ -75,12 +75,16 @@ class Klass:
             time.sleep(1)
         raise AssertionError(f"{app} does not have {count} ready pods after three minutes")
 
-    def in_notebook(self, student: str, *command: str, notebook: str = "cpu-notebook") -> str:
-        """What a command prints inside a student's notebook server."""
+    def in_notebook(self, student: str, *command: str) -> str:
+        """What a command prints inside a student's cpu-notebook."""
+        return self.in_pod(self.namespace(student), "cpu-notebook-0", *command)
+
+    def in_pod(self, namespace: str, pod: str, *command: str) -> str:
+        """What a command prints inside a pod."""
         channel = kubernetes.stream.stream(
             self.core.connect_get_namespaced_pod_exec,
-            f"{notebook}-0",
-            self.namespace(student),
+            pod,
+            namespace,
             command=list(command),
             stdout=True,
             stderr=True,
@@ -107,12 +111,13 @@ def console(request: pytest.FixtureRequest) -> Iterator[Console]:
 @pytest.fixture(scope="session")
 def platform(console: Console) -> Iterator[Platform]:
     """The platform."""
-    ran_before = one_machine.is_running()
-    try:
-        yield verbs.platform_up(console)
-    finally:
-        if not ran_before:
-            verbs.platform_down(console)
+    with one_machine.reserved("scripts/test"):
+        stood_before = one_machine.is_made()
+        try:
+            yield verbs.platform_up(console)
+        finally:
+            if not stood_before:
+                verbs.platform_down(console)
 
 
 @pytest.fixture(scope="session")

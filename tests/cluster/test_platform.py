@@ -14,6 +14,7 @@ from rich.console import Console
 
 from infra import one_machine
 from infra.local import machine, node
+from infra.local.addresses import DEFAULT_NETWORK, plan
 from labs.runner.cluster import Cluster
 from labs.runner.session import NoAnswerError
 from scripts import verbs
@@ -67,6 +68,15 @@ def test_data_outlive_the_pod_that_serves_them(klass: Klass, app: str) -> None:
     assert objects() == kept
 
 
+@pytest.mark.usefixtures("platform")
+def test_a_demo_beside_these_tests_is_told_so() -> None:
+    second = subprocess.run([ROOT / "scripts" / "demo"], capture_output=True, text=True, check=False)
+
+    assert second.returncode == 2
+    assert "scripts/test" in second.stdout
+    assert "Traceback" not in second.stdout + second.stderr
+
+
 def test_a_second_platform_command_beside_the_first_is_told_so(classroom: Start) -> None:
     with machine.lock("the tests"):
         second = classroom("platform", "up")
@@ -79,11 +89,14 @@ def test_a_second_platform_command_beside_the_first_is_told_so(classroom: Start)
 
 @pytest.mark.usefixtures("platform")
 def test_no_packet_for_the_platforms_range_leaves_the_machine() -> None:
-    nowhere = subprocess.run(["ip", "route", "get", "198.19.255.254"], capture_output=True, text=True, check=False)
-    gateway = subprocess.run(["ip", "route", "get", "198.18.0.100"], capture_output=True, text=True, check=True)
+    addresses = plan(os.environ.get("CLASSROOM_NETWORK") or DEFAULT_NETWORK)
 
-    assert nowhere.returncode != 0
-    assert node.CABLE in gateway.stdout
+    def way_to(address: object) -> str:
+        command = ["ip", "route", "get", str(address)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    assert node.CABLE in way_to(addresses.gateway)
+    assert way_to(addresses.network[-2]) == way_to(addresses.pods[-2]) == ""
 
 
 def test_the_first_page_answers_after_login(klass: Klass) -> None:
@@ -92,7 +105,7 @@ def test_the_first_page_answers_after_login(klass: Klass) -> None:
 
 
 def test_the_table_of_versions_is_what_runs(klass: Klass) -> None:
-    rows = re.findall(r"^\| (.+?) \| (\S+) \| (go|python|debian) \| (\S+) \|$", VERSIONS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| (\S+) \| (go|python|debian|pod) \| (\S+) \|$", VERSIONS.read_text(), re.MULTILINE)
     built = [
         subprocess.run(["go", "version", "-m", file], capture_output=True, text=True, check=True).stdout
         for file in one_machine.executables().values()
@@ -106,10 +119,12 @@ def test_the_table_of_versions_is_what_runs(klass: Klass) -> None:
             return (name, version) in modules
         if kind == "python":
             return f"\n{name}=={version} " in f"\n{locks}"
-        said = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True, check=True
-        ).stdout
-        return said.startswith(version)
+        if kind == "pod":
+            pod = klass.pods(name)[0].metadata
+            return f" {version}." in klass.in_pod(pod.namespace, pod.name, "mariadbd", "--version")
+        query = ["dpkg-query", "-W", "-f", "${Version}", name]
+        said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        return re.match(rf"{re.escape(version)}([~+-]|$)", said) is not None
 
     assert len(rows) > 15
     assert [row for row in rows if not holds(*row[1:])] == []
