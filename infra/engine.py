@@ -408,7 +408,9 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
     search = os.pathsep.join([*map(str, stack.tools), os.environ.get("PATH", os.defpath)])
     executable = shutil.which("pulumi", path=search)
     if executable is None:
-        raise EngineFailure("there is no `pulumi` on PATH; install Pulumi, or run `scripts/classroom platform up`, which builds it")
+        raise EngineFailure(
+            "there is no `pulumi` on PATH; install Pulumi, or run `scripts/classroom platform up`, which builds it"
+        )
     environment = {
         "PATH": search,
         "PULUMI_HOME": str(directory / "home"),
