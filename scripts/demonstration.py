@@ -23,6 +23,7 @@ from infra import one_machine
 from infra.local.places import places
 from infra.spec import load
 from infra.teardown import Certificate
+from labs.runner.result import Result
 from scripts import verbs
 from scripts.command_line import answered
 
@@ -72,14 +73,14 @@ def _teach(console: Console, keep: bool) -> int:
             console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
             with _timed(numbers, "verify, both students side by side"):
                 result, directory = verbs.verify(spec, platform, console)
-            runs = [run.seconds for lab in result.labs for run in lab.facts.runs if run.seconds is not None]
-            if runs:
-                what = "a run by SDK until seen SUCCEEDED, the slower of two at once"
-                numbers.append(Number(what=what, seen=max(runs), unit="s", goal=30))
-            exit_code = result.exit_code
             if fresh:
                 took = time.monotonic() - started
                 numbers.append(Number(what="fresh machine to verified demo", seen=took, unit="s", goal=1800))
+            numbers += _run_seconds("a run by SDK until seen SUCCEEDED, the slower of two at once", result, None)
+            alone = spec.model_copy(update={"students": spec.students[:1]})
+            rehearsed_alone, _ = verbs.verify(alone, platform, console)
+            numbers += _run_seconds("a run by SDK until seen SUCCEEDED, alone", rehearsed_alone, 30)
+            exit_code = result.exit_code or rehearsed_alone.exit_code
         finally:
             if not keep:
                 with _timed(numbers, "down, with certificate"):
@@ -99,6 +100,12 @@ def _teach(console: Console, keep: bool) -> int:
         return exit_code
     console.print(f"certificate: {file}", soft_wrap=True)
     return exit_code or certificate.exit_code
+
+
+def _run_seconds(what: str, result: Result, goal: float | None) -> list[Number]:
+    """The slowest run of a rehearsal; empty when none came to its end."""
+    seen = [run.seconds for lab in result.labs for run in lab.facts.runs if run.seconds is not None]
+    return [Number(what=what, seen=max(seen), unit="s", goal=goal)] if seen else []
 
 
 @contextmanager
