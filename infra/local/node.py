@@ -45,7 +45,6 @@ Progress = Callable[[str], None]
 
 _NETWORK_NAMESPACE = Path("/run/netns") / NAME
 _LOG_LIMIT_BYTES = 20 << 20
-_IFF_UP = 1
 
 # What the node has of its own at these places of the machine: kubeadm, the kubelet, the CNI library and containerd's
 # shims know no other.
@@ -260,9 +259,7 @@ def _same_inputs(places: Places, addresses: AddressPlan) -> None:
 
 
 def _network_stands(addresses: AddressPlan) -> bool:
-    flags = Path("/sys/class/net", CABLE, "flags")
-    # The cable is put up last of all: one that is not up belongs to a network that was cut off half-made.
-    if not (_is_mount(_NETWORK_NAMESPACE) and flags.exists() and int(flags.read_text(), 16) & _IFF_UP):
+    if not (_is_mount(_NETWORK_NAMESPACE) and Path("/sys/class/net", CABLE).exists()):
         return False
     routes = call(["ip", "-4", "route", "show", "type", "blackhole"])
     return f"blackhole {addresses.network}" in routes
@@ -282,6 +279,7 @@ def _network(addresses: AddressPlan) -> None:
     if not Path("/sys/class/net", CABLE).exists():
         call(["ip", "link", "add", CABLE, "type", "veth", "peer", "name", "eth0", "netns", NAME])
     call(["ip", "address", "replace", f"{addresses.host}/{prefix}", "dev", CABLE])
+    call(["ip", "link", "set", CABLE, "up"])
     call([*inside, "link", "set", "lo", "up"])
     call([*inside, "address", "replace", f"{addresses.node}/{prefix}", "dev", "eth0"])
     call([*inside, "link", "set", "eth0", "up"])
@@ -297,7 +295,6 @@ def _network(addresses: AddressPlan) -> None:
         call([*enter, "sh", "-c", f"echo {value} > /proc/sys/{name.replace('.', '/')}"])
     Path(f"/proc/sys/net/ipv6/conf/{CABLE}/disable_ipv6").write_text("1")
     call([*enter, "nft", "-f", "-"], text=_closed_ports(addresses))
-    call(["ip", "link", "set", CABLE, "up"])
 
 
 def _closed_ports(addresses: AddressPlan) -> str:
