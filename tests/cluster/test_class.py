@@ -81,8 +81,6 @@ def test_verify_survives_the_death_of_the_pipelines_api(klass: Klass, tmp_path: 
     ("app", "port"),
     [
         ("mysql", 3306),
-        ("seaweedfs", 9333),
-        ("seaweedfs", 8888),
         ("seaweedfs", 18333),
         ("metadata", 8080),
         ("metadata", 9090),
@@ -96,12 +94,25 @@ def test_inner_ports_are_closed_to_a_notebook(klass: Klass, app: str, port: int)
     node_address = klass.platform.api_server_cidrs[0].partition("/")[0]
     address = node_address if app == "the node" else klass.pods(app)[0].status.pod_ip
     store = klass.pods("seaweedfs")[0].status.pod_ip
-    on_the_node = ["nsenter", f"--net=/run/netns/{NAME}", sys.executable, "-c", _PROBE, address, str(port)]
 
     # The controls: somebody listens there, and the notebook gets through the door that is meant to be open.
-    assert subprocess.run(on_the_node, capture_output=True, text=True, check=True).stdout == "open\n"
+    assert seen_from_the_node(address, port) == "open\n"
     assert klass.in_notebook("ada", "python3", "-c", _PROBE, store, "8333") == "open\n"
     assert klass.in_notebook("ada", "python3", "-c", _PROBE, address, str(port)) == "dropped\n"
+
+
+def seen_from_the_node(address: str, port: int) -> str:
+    """What the probe says in the node's own network, which no policy judges."""
+    command = ["nsenter", f"--net=/run/netns/{NAME}", sys.executable, "-c", _PROBE, address, str(port)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("port", [9333, 8888])
+def test_the_object_stores_master_and_filer_listen_to_their_own_pod_alone(klass: Klass, port: int) -> None:
+    store = klass.pods("seaweedfs")[0].status.pod_ip
+
+    assert seen_from_the_node(store, 8333) == "open\n"
+    assert "refused" in seen_from_the_node(store, port)
 
 
 def test_a_student_opens_the_own_notebook_and_nobody_elses(klass: Klass) -> None:
