@@ -20,7 +20,7 @@ import grpc
 # pyrefly: ignore[missing-import]  ml-metadata lives in its image alone: it wants an older protobuf than Pulumi
 from ml_metadata.metadata_store.pywrap.metadata_store_extension import metadata_store
 
-# pyrefly: ignore[missing-import]
+# pyrefly: ignore[missing-import]  the same
 from ml_metadata.proto import metadata_store_pb2, metadata_store_service_pb2
 
 GRPC_PORT = 8080
