@@ -50,6 +50,16 @@ class CellFacts(_Facts):
     attempts: int = 0
 
 
+class ActionFacts(_Facts):
+    """What a step did that is no cell: fetched a file, uploaded a pipeline, started a run. `made` is the id it got."""
+
+    step: str
+    state: Literal["ok", "error", "not-run"]
+    seconds: float = 0.0
+    made: str = ""
+    error: str = ""
+
+
 class FileFacts(_Facts):
     """A file beside the rehearsed notebook; `text` is None when there is none."""
 
@@ -58,31 +68,74 @@ class FileFacts(_Facts):
 
 
 class ArtifactFacts(_Facts):
-    """What a task took (INPUT) or made (OUTPUT), with the place it lies at."""
+    """What a task took (INPUT) or made (OUTPUT), with the place it lies at.
+
+    `id` is ML Metadata's, the same for whoever made it and whoever takes it: lineage follows it. `bytes` is what lies
+    at `uri` in the student's bucket, None when nothing does.
+    """
 
     name: str
     type: str
     uri: str
     state: str
     event: str
+    id: int = 0
+    properties: dict[str, JsonValue] = {}
+    bytes: int | None = None
+
+
+class PodFacts(_Facts):
+    """The pod of a task as Kubernetes gave it while it was there; `manifest` is its YAML without managed fields."""
+
+    name: str
+    phase: str
+    image: str
+    service_account: str
+    volumes: tuple[str, ...] = ()
+    manifest: str = ""
 
 
 class TaskFacts(_Facts):
-    """A task of a run. `inputs` and `outputs` are None when nothing recorded them."""
+    """A task of a run, in its order. `id` is KFP's, `execution` ML Metadata's, `pod` the pod's name; times are UTC, ISO
+    8601. `inputs` and `outputs` are None when nothing recorded them, `log` when no log was found in the pod or the
+    bucket."""
 
     name: str
     after: tuple[str, ...] = ()
+    id: str = ""
     state: str = ""
+    started: str = ""
+    finished: str = ""
     seconds: float | None = None
+    execution: int = 0
     pod: str = ""
     namespace: str = ""
     inputs: dict[str, JsonValue] | None = None
     outputs: dict[str, JsonValue] | None = None
     artifacts: tuple[ArtifactFacts, ...] = ()
+    seen_pod: PodFacts | None = None
+    log: str | None = None
+    log_from: Literal["", "pod", "bucket"] = ""
+
+
+class PipelineFacts(_Facts):
+    """A pipeline as KFP lists it. `made_by` is the step that uploaded it; `graph` is each task with those before it."""
+
+    made_by: str
+    pipeline_id: str
+    version_id: str = ""
+    name: str = ""
+    description: str = ""
+    graph: dict[str, tuple[str, ...]] = {}
+    yaml: str = ""
 
 
 class RunFacts(_Facts):
-    """A run. `submitted_by` is the step that submitted it; `seconds` is from the submission until its end was seen."""
+    """A run. `submitted_by` is the step that submitted it; `seconds` is from the submission until its end was seen.
+
+    `pipeline_id` and `version_id` name the uploaded pipeline it was started from, empty for a run that brought its own
+    (`pipeline_yaml`). `listed` says whether the experiment's list of runs shows it.
+    """
 
     submitted_by: str
     run_id: str
@@ -92,7 +145,16 @@ class RunFacts(_Facts):
     experiment: str = ""
     experiment_namespace: str = ""
     parameters: dict[str, JsonValue] = {}
+    created: str = ""
+    finished: str = ""
     seconds: float | None = None
+    pipeline_id: str = ""
+    version_id: str = ""
+    service_account: str = ""
+    pipeline_root: str = ""
+    pipeline_name: str = ""
+    pipeline_yaml: str = ""
+    listed: bool = False
     workflow: str = ""
     workflow_namespace: str = ""
     resubmitted: int = 0
@@ -117,8 +179,10 @@ class Facts(_Facts):
     login: LoginFacts | None = None
     seed: SeedFacts | None = None
     cells: tuple[CellFacts, ...] = ()
+    actions: tuple[ActionFacts, ...] = ()
     files: tuple[FileFacts, ...] = ()
     experiments: tuple[str, ...] = ()
+    pipelines: tuple[PipelineFacts, ...] = ()
     runs: tuple[RunFacts, ...] = ()
     objects: tuple[ObjectFacts, ...] = ()
     notes: tuple[str, ...] = ()
@@ -128,6 +192,14 @@ class Facts(_Facts):
     def cell(self, tag: str) -> CellFacts | None:
         """The cell of that tag; None when the notebook has none."""
         return next((cell for cell in self.cells if cell.tag == tag), None)
+
+    def action(self, step: str) -> ActionFacts | None:
+        """What that step did; None when it is none that acts."""
+        return next((action for action in self.actions if action.step == step), None)
+
+    def pipeline(self, step: str) -> PipelineFacts | None:
+        """The pipeline that a step uploaded; None when it uploaded none."""
+        return next((pipeline for pipeline in self.pipelines if pipeline.made_by == step), None)
 
     def run(self, step: str) -> RunFacts | None:
         """The run that a step submitted; None when it submitted none."""

@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -59,13 +60,33 @@ class Notebook(_Part):
     beside: tuple[str, ...] = ()
 
 
+class Upload(_Part):
+    """A pipeline uploaded from a file that a cell made."""
+
+    file: str
+    name: str
+    description: str = ""
+
+
+class Start(_Part):
+    """A run started from the pipeline that the step `pipeline` uploaded, in an experiment that is there already."""
+
+    pipeline: str
+    name: str
+    experiment: str
+    parameters: dict[str, JsonValue] = {}
+
+
 class Step(_Part):
     """A step of the lab text. `look` does nothing and only looks at what earlier steps left."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/-]*$")
     title: Title
-    does: Literal["login", "seed", "cell", "look"]
+    does: Literal["login", "seed", "cell", "fetch", "upload", "start", "look"]
     cell: str | None = None
+    fetch: str | None = None
+    upload: Upload | None = None
+    start: Start | None = None
     submits_run: bool = False
     timeout_seconds: float = Field(default=180, gt=0)
     checks: tuple[Check, ...] = Field(min_length=1)
@@ -77,12 +98,18 @@ class Step(_Part):
         return tuple(c.model_copy(update=own) if isinstance(c, Cell) and c.cell is None else c for c in checks)
 
     @model_validator(mode="after")
-    def _cell_fits(self) -> Self:
-        if (self.does == "cell") != (self.cell is not None):
-            raise ValueError(f"step {self.id}: `does: cell` goes with `cell: TAG`, and only with it")
+    def _deed_fits(self) -> Self:
+        for what in ("cell", "fetch", "upload", "start"):
+            if (self.does == what) != (getattr(self, what) is not None):
+                raise ValueError(f"step {self.id}: `does: {what}` goes with `{what}:`, and only with it")
         if self.submits_run and self.does != "cell":
-            raise ValueError(f"step {self.id}: only a cell submits a run")
+            raise ValueError(f"step {self.id}: only a cell has `submits_run`")
         return self
+
+    @property
+    def makes_run(self) -> bool:
+        """Whether a run is there afterwards."""
+        return self.submits_run or self.start is not None
 
 
 class Lab(_Part):
@@ -99,12 +126,12 @@ class Lab(_Part):
         ids = [step.id for step in self.steps]
         if twice := sorted({step for step in ids if ids.count(step) > 1}):
             raise ValueError(f"steps are given twice: {', '.join(twice)}")
-        submitting = {step.id for step in self.steps if step.submits_run}
+        submitting = {step.id for step in self.steps if step.makes_run}
         for step in self.steps:
             for check in step.checks:
                 run = getattr(check, "run", None)
                 if run is not None and run not in submitting:
-                    raise ValueError(f"step {step.id}: no step {run} submits a run (`submits_run: true`)")
+                    raise ValueError(f"step {step.id}: no step {run} starts a run (`submits_run`, or `does: start`)")
         return self
 
     @property

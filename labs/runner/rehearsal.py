@@ -19,9 +19,9 @@ from infra.spec import Student
 from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner import facts as seen
 from labs.runner import lab as labs
-from labs.runner import mlmd
-from labs.runner.checks import File, Objects
-from labs.runner.cluster import BucketUnreadableError, Cluster
+from labs.runner.checks import File
+from labs.runner.cluster import Cluster
+from labs.runner.collect import UNANSWERED, Collector, Started
 from labs.runner.jupyter import Execution, Kernel, KernelDiedError, NotebookServer, text_of
 from labs.runner.pipelines import Pipelines
 from labs.runner.session import GatewaySession, NoAnswerError
@@ -55,15 +55,6 @@ SeedState = Literal["made", "unchanged", "edited", "failed"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
-_COLLECTING_ERRORS = (
-    NoAnswerError,
-    LoginError,
-    ClusterUnreachable,
-    BucketUnreadableError,
-    mlmd.MetadataError,
-    requests.RequestException,
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
@@ -87,6 +78,10 @@ class _Submitted:
     seconds: float | None = None
     resubmitted: int = 0
     without_workflow: int = 0
+
+    def started(self) -> Started:
+        """What there is to look at."""
+        return Started(step=self.step.id, run_id=self.run_id, seconds=self.seconds, resubmitted=self.resubmitted)
 
 
 @dataclass(kw_only=True)
@@ -270,7 +265,7 @@ class Rehearsal:
                         run.seconds = time.monotonic() - run.at
                     elif state in _NOT_STARTED and self._is_lost(run):
                         self._submit_again(kernel, notebook, run)
-            except _COLLECTING_ERRORS as error:
+            except UNANSWERED as error:
                 self._gaps["api"] = self._clean(str(error))
                 return
 
@@ -304,17 +299,17 @@ class Rehearsal:
 
     def _collect(self) -> seen.Facts:
         """Look once at everything that was left, and put it together."""
-        experiments: list[dict[str, Any]] = []
-        runs: list[seen.RunFacts] = []
-        objects: list[tuple[str, int]] = []
+        left: dict[str, Any] = {"gaps": self._gaps}
         if self._login and self._login.ok:
-            with self._gap("api"):
-                experiments = self._pipelines.experiments()
-            runs = [self._run(run, experiments) for run in self._submitted]
-            for under in dict.fromkeys(c.under for s in self.lab.steps for c in s.checks if isinstance(c, Objects)):
-                with self._gap("bucket"):
-                    objects += self.cluster.objects(self.seat.namespace, self.seat.bucket, under)
-        ours = [run.run_id for run in runs] + [run.workflow for run in runs if run.workflow]
+            left = Collector(
+                lab=self.lab,
+                namespace=self.seat.namespace,
+                bucket=self.seat.bucket,
+                pipelines=self._pipelines,
+                cluster=self.cluster,
+                clean=self._clean,
+                gaps=self._gaps,
+            ).left(run.started() for run in self._submitted)
         return seen.Facts(
             lab=self.lab.name,
             student=self.seat.student.id,
@@ -328,52 +323,9 @@ class Rehearsal:
                 for tag in dict.fromkeys([*self._tags(), *self._cells])
             ),
             files=tuple(self._files),
-            experiments=tuple(str(experiment.get("display_name", "")) for experiment in experiments),
-            runs=tuple(runs),
-            objects=tuple(
-                seen.ObjectFacts(key=key, bytes=size)
-                for key, size in objects
-                if any(name in key.split("/") for name in ours)
-            ),
             notes=tuple(self._notes),
-            gaps=dict(self._gaps),
+            **left,
         )
-
-    def _run(self, submitted: _Submitted, experiments: list[dict[str, Any]]) -> seen.RunFacts:
-        told: dict[str, Any] = {}
-        workflow: dict[str, Any] | None = None
-        tasks: tuple[seen.TaskFacts, ...] = ()
-        with self._gap("api"):
-            told = self._pipelines.run(submitted.run_id)
-        with self._gap("kubernetes"):
-            workflow = self.cluster.workflow(self.seat.namespace, submitted.run_id)
-        graph = seen.edges(told.get("pipeline_spec") or {})
-        with self._gap("mlmd"):
-            tasks = seen.tasks(graph, *self.cluster.metadata().run(submitted.run_id))
-        experiment = next((e for e in experiments if e.get("experiment_id") == told.get("experiment_id")), {})
-        metadata = (workflow or {}).get("metadata", {})
-        return seen.RunFacts(
-            submitted_by=submitted.step.id,
-            run_id=submitted.run_id,
-            name=told.get("display_name", ""),
-            state=told.get("state", ""),
-            error=self._clean(str((told.get("error") or {}).get("message", ""))),
-            experiment=experiment.get("display_name", ""),
-            experiment_namespace=experiment.get("namespace", ""),
-            parameters=(told.get("runtime_config") or {}).get("parameters") or {},
-            seconds=submitted.seconds,
-            workflow=metadata.get("name", ""),
-            workflow_namespace=metadata.get("namespace", ""),
-            resubmitted=submitted.resubmitted,
-            tasks=tasks,
-        )
-
-    @contextmanager
-    def _gap(self, source: seen.Source) -> Iterator[None]:
-        try:
-            yield
-        except _COLLECTING_ERRORS as error:
-            self._gaps[source] = self._clean(str(error))
 
     @property
     def _folder(self) -> str:

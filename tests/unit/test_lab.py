@@ -124,7 +124,7 @@ def test_a_teachers_own_notebook_is_a_source_too(tmp_path: Path) -> None:
         (changed(cell=None), "does: cell"),
         (changed(does="look"), "does: cell"),
         (changed(cell="second"), "no cell tagged 'second'"),
-        (changed(checks=[{"kind": "state", "run": "9-9"}]), "no step 9-9 submits a run"),
+        (changed(checks=[{"kind": "state", "run": "9-9"}]), "no step 9-9 starts a run"),
         ({**MINIMAL, "steps": MINIMAL["steps"] * 2}, "twice: 1-1"),
         ({**MINIMAL, "notebook": {"source": "lost.py", "server": "cpu-notebook"}}, "there is no file"),
         ({**MINIMAL, "steps": []}, "steps"),
