@@ -418,6 +418,9 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
         # Plugins are found on PATH, and nothing is ever fetched.
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # A resource that waits to be ready holds its place all the while. With Pulumi's own number, four for each core,
+        # those that wait for a volume or an address can hold all of them, and what would give it to them never starts.
+        "PULUMI_PARALLEL": os.environ.get("PULUMI_PARALLEL", "64"),
         # Dynamic providers run in a Python of their own: this one, with this project.
         "PULUMI_PYTHON_CMD": sys.executable,
         "PYTHONPATH": str(_ROOT),
