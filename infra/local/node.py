@@ -266,9 +266,10 @@ def _network_stands(addresses: AddressPlan) -> bool:
 
 
 def _network(addresses: AddressPlan) -> None:
-    """The namespace, the cable and the blackhole. Commands that find their work done are no errors."""
-    if _network_stands(addresses):
-        return
+    """The namespace, the cable and the blackhole.
+
+    Each command finds its work done or does it: what was cut off half made becomes whole, what stands stays as it is.
+    """
     taken(addresses, machine.networks_in_use(frozenset({CABLE}), addresses.network))
     call(["ip", "route", "replace", "blackhole", str(addresses.network)])
     if not _is_mount(_NETWORK_NAMESPACE):
