@@ -64,8 +64,7 @@ def everything_succeeds(image: str) -> Any:
 
     @dsl.pipeline(name="everything-succeeds")
     def pipeline() -> None:
-        # One after the other: side by side, a driver of an iteration was once seen to end with exit code 1.
-        with dsl.ParallelFor(items=[1, 2, 3], parallelism=1) as number:
+        with dsl.ParallelFor(items=[1, 2, 3]) as number:
             # The SDK's switch for a whole run does not reach into loops and nested pipelines.
             doubled = double(number=number).set_caching_options(False)
         check_total(numbers=dsl.Collected(doubled.output), expected=12)

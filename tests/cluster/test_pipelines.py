@@ -46,6 +46,18 @@ def run(klass: Klass) -> Callable[[Any], tuple[str, str]]:
     return submit
 
 
+def failed_logs(klass: Klass, run_id: str) -> str:
+    """The ends of the logs of the run's pods that failed: why a run is not what it should be is in one of them."""
+    namespace = klass.namespace("ben")
+    pods = klass.core.list_namespaced_pod(namespace, label_selector=f"pipeline/runid={run_id}").items
+    return "\n".join(
+        f"{pod.metadata.name}:\n"
+        + klass.core.read_namespaced_pod_log(pod.metadata.name, namespace, container="main", tail_lines=20)
+        for pod in pods
+        if pod.status.phase == "Failed"
+    )
+
+
 def executions(klass: Klass, run_id: str) -> dict[str, list[str]]:
     """The states of each task's executions, as ML Metadata has them."""
     found: dict[str, list[str]] = {}
@@ -64,7 +76,7 @@ def test_loops_conditions_artifacts_and_nested_pipelines_work(
     run_id, state = run(pipelines.everything_succeeds(klass.platform.notebook_image))
 
     seen = executions(klass, run_id)
-    assert state == "SUCCEEDED", seen
+    assert state == "SUCCEEDED", f"{seen}\n{failed_logs(klass, run_id)}"
     assert seen["double"] == ["COMPLETE"] * 3
     assert {name: states for name, states in seen.items() if name != "double"} == {
         "check-total": ["COMPLETE"],
