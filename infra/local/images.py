@@ -65,10 +65,11 @@ class Debian:
 
 @dataclass(frozen=True, kw_only=True)
 class MorePackages:
-    """Further packages on top of a Debian."""
+    """Further packages on top of a Debian. What matches a pattern of `without` is deleted again."""
 
     on: Debian
     packages: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +111,9 @@ def key(layer: Layer) -> str:
             parts = ["skeleton"]
         case Debian(packages=packages):
             parts = ["debian", *packages]
-        case MorePackages(on=base, packages=packages):
-            parts = ["packages", key(base), *packages]
+        case MorePackages(on=base, packages=packages, without=without):
+            # No package's name begins like that.
+            parts = ["packages", key(base), *packages, *(f"!{pattern}" for pattern in without)]
         case Wheels(on=base, lock=lock, python=python):
             parts = ["wheels", key(base), lock.read_text(), python]
         case Program(identity=identity, path=path, links=links):
@@ -156,6 +158,20 @@ class Image:
 
 
 DEBIAN = Debian(packages=("ca-certificates", "catatonit", "iptables", "nftables", "python3"))
+# Debian's PyTorch is one for the CPU; PyPI's brings CUDA along, several gigabytes of it.
+_TORCH = MorePackages(
+    on=DEBIAN,
+    packages=("python3-torch", "python3-pandas"),
+    without=(
+        # It links OpenCV, and that a desktop's graphics: the drivers, loaded when there is a screen, are a fifth of it.
+        "usr/lib/*/dri",
+        "usr/lib/*/libLLVM-*",
+        "usr/lib/*/libz3.so.*",
+        "usr/lib/libtorch-test",
+        "usr/lib/python3/dist-packages/torch/bin/test_*",
+        "usr/lib/python3/dist-packages/**/tests",
+    ),
+)
 
 # The tools are static; this one calls nft.
 _ON_DEBIAN = frozenset({"kube-proxy"})
@@ -203,6 +219,8 @@ def images(tools: Mapping[str, Path], places: Places) -> dict[str, Image]:
             command=("jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser"),
             user=str(_STUDENT_ID),
             directory=f"/home/{_STUDENT}",
+            # Below the wheels, which change more often. Where both have a package, the wheels' is found first.
+            packages=(_TORCH,),
         ),
     ]
     for tool, executable in sorted(tools.items()):
@@ -247,10 +265,11 @@ def _python(
     entrypoint: tuple[str, ...] = (),
     user: str = "",
     directory: str = "/",
+    packages: tuple[MorePackages, ...] = (),
 ) -> Image:
     return Image(
         name=name,
-        layers=(DEBIAN, Wheels(on=DEBIAN, lock=_DATA / lock)),
+        layers=(DEBIAN, *packages, Wheels(on=DEBIAN, lock=_DATA / lock)),
         entrypoint=entrypoint,
         command=command,
         environment={
@@ -660,6 +679,11 @@ class _Builder:
         shutil.rmtree(work / "upper/mnt", ignore_errors=True)
         for log in ("var/log", "var/cache", "usr/share/doc", "usr/share/man", "tmp"):
             shutil.rmtree(work / "upper" / log, ignore_errors=True)
+        for path in [found for pattern in layer.without for found in (work / "upper").glob(pattern)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         return work / "upper"
 
     def _venv(self, layer: Wheels) -> Path:

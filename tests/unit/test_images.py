@@ -57,6 +57,8 @@ def layers(tmp_path: Path) -> list[Layer]:
         MorePackages(on=debian, packages=("c",)),
         MorePackages(on=larger, packages=("c",)),
         MorePackages(on=debian, packages=("d",)),
+        MorePackages(on=debian, packages=("d",), without=("usr/lib/x",)),
+        MorePackages(on=debian, packages=("d",), without=("usr/lib/y",)),
         Wheels(on=debian, lock=lock),
         Wheels(on=debian, lock=other),
         Wheels(on=debian, lock=lock, python="3.12"),
@@ -124,6 +126,16 @@ def test_kubeadms_images_have_the_names_it_composes(places: Places) -> None:
     made = images({name: places.tools / "x/bin" / name for name in ("kube-proxy", "etcd")}, places)
     assert made["kube-proxy"].alias == "localhost/k8s/kube-proxy:v1.35.4"
     assert made["etcd"].alias == "localhost/k8s/etcd:3.6.16"
+
+
+@pytest.mark.usefixtures("host_programs")
+def test_the_class_image_shares_its_debian_and_has_the_wheels_on_top(places: Places) -> None:
+    made = images({}, places)
+    debian, packages, wheels = made["notebook"].layers
+    assert made["debian"].layers == (debian,)
+    assert isinstance(packages, MorePackages)
+    assert "python3-torch" in packages.packages
+    assert isinstance(wheels, Wheels)
 
 
 def test_no_lock_names_a_registry() -> None:
