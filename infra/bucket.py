@@ -25,13 +25,25 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 
 from infra import naming
 from infra.failure import Failure
-from infra.spec import Platform
+from infra.spec import BucketSpec, Platform
 
 # SeaweedFS' inline policies take these and refuse wildcards and the names of the multipart listing.
 _BUCKET_ACTIONS: Final = ("s3:ListBucket", "s3:GetBucketLocation")
 _OBJECT_ACTIONS: Final = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
 _DELETE_AT_ONCE: Final = 1000
-_GONE: Final = frozenset({"404", "NoSuchBucket", "NoSuchEntity", "NoSuchTagSet", "NoSuchKey", "NoSuchUpload"})
+_GONE: Final = frozenset(
+    {
+        "404",
+        "NoSuchBucket",
+        "NoSuchEntity",
+        "NoSuchTagSet",
+        "NoSuchKey",
+        "NoSuchUpload",
+        "NoSuchLifecycleConfiguration",
+    }
+)
+# The one region that S3 does not take as a LocationConstraint.
+_UNNAMED_REGION: Final = "us-east-1"
 
 # SeaweedFS keeps all identities in one document, which two changes at once would overwrite.
 _identities = threading.Lock()
@@ -41,6 +53,10 @@ class ObjectStoreUnreachable(Failure):
     """The object store gave no answer, so nothing can be said about what is in it."""
 
     exit_code = 3
+
+
+class BucketElsewhere(Failure):
+    """A bucket stands in another region than the class file now asks for; buckets cannot be moved."""
 
 
 class ForeignBucket(Failure):
@@ -97,6 +113,23 @@ class Holding:
             user=naming.bucket_user(class_name, student),
             policy=naming.bucket_policy(class_name, student),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a bucket is: where it lies ("" for the store's own region), and what becomes of its objects.
+
+    `lifecycle_days`: after so many days objects, older versions and unfinished uploads go; 0 is never.
+    """
+
+    region: str = ""
+    versioning: bool = False
+    lifecycle_days: int = 0
+
+    @classmethod
+    def of(cls, spec: BucketSpec) -> "Settings":
+        """The settings that a class file asks for."""
+        return cls(region=spec.region or "", versioning=spec.versioning, lifecycle_days=spec.lifecycle_days or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +230,10 @@ def ours(found: Standing, holding: Holding) -> bool:
     return not found.user or found.policy is not None or not found.access_keys
 
 
-def ensure(store: Store, holding: Holding, key: Key | None = None) -> Key:
+def ensure(store: Store, holding: Holding, key: Key | None = None, region: str = "") -> Key:
     """Make bucket, user, policy, tags and key stand, whatever of them stands already; a key that still works is kept.
+
+    A bucket that is made lies in `region`, "" for the store's own.
 
     Errors: `ForeignBucket` when the names are somebody else's; `ObjectStoreUnreachable`.
     """
@@ -217,7 +252,10 @@ def ensure(store: Store, holding: Holding, key: Key | None = None) -> Key:
                 UserName=holding.user, PolicyName=holding.policy, PolicyDocument=policy(holding.bucket)
             )
         if not found.bucket:
-            store.s3.create_bucket(Bucket=holding.bucket)
+            place = {"LocationConstraint": region} if region and region != _UNNAMED_REGION else None
+            store.s3.create_bucket(
+                Bucket=holding.bucket, **({"CreateBucketConfiguration": place} if place is not None else {})
+            )
         tags = naming.labels(holding.class_name, holding.student)
         if found.tags != tags:
             pairs = [{"Key": name, "Value": value} for name, value in tags.items()]
@@ -231,6 +269,44 @@ def ensure(store: Store, holding: Holding, key: Key | None = None) -> Key:
             return kept
         made = store.iam.create_access_key(UserName=holding.user)["AccessKey"]
         return Key(access_key=made["AccessKeyId"], secret_key=made["SecretAccessKey"])
+
+
+def configure(store: Store, bucket: str, settings: Settings) -> None:
+    """Set versioning and lifecycle of a bucket that stands; what is not asked for is taken away.
+
+    Errors: `ObjectStoreUnreachable`.
+    """
+    with _told(store):
+        found = configured(store, bucket, settings.region)
+        if found.versioning != settings.versioning:
+            status = "Enabled" if settings.versioning else "Suspended"
+            store.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+        if not settings.lifecycle_days:
+            _or_none(store.s3.delete_bucket_lifecycle, Bucket=bucket)
+        elif found.lifecycle_days != settings.lifecycle_days:
+            days = settings.lifecycle_days
+            rule = {
+                "ID": naming.MANAGED_BY,
+                "Status": "Enabled",
+                "Filter": {"Prefix": ""},
+                "Expiration": {"Days": days},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": days},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
+            }
+            store.s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+
+
+def configured(store: Store, bucket: str, region: str = "") -> Settings:
+    """The settings that a bucket has; `region` is handed on, because not every store tells it.
+
+    Errors: `ObjectStoreUnreachable`.
+    """
+    with _told(store):
+        versioning = store.s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+        rules = (_or_none(store.s3.get_bucket_lifecycle_configuration, Bucket=bucket) or {}).get("Rules", [])
+    ours_alone = len(rules) == 1 and rules[0].get("ID") == naming.MANAGED_BY and rules[0].get("Status") == "Enabled"
+    days = rules[0].get("Expiration", {}).get("Days", 0) if ours_alone else 0
+    return Settings(region=region, versioning=versioning, lifecycle_days=days)
 
 
 def remove(store: Store, holding: Holding) -> None:
@@ -368,19 +444,24 @@ def _told(store: Store) -> Iterator[None]:
 class _BucketProvider(ResourceProvider):
     """Bucket, user, policy and key as one resource: they are made, looked at and removed together.
 
-    Inputs: `address` (StoreAddress) and `holding` (Holding), as dicts. Outputs besides: what was seen of them.
+    Inputs: `address` (StoreAddress), `holding` (Holding) and, where the bucket is not as the store makes it, `settings`
+    (Settings), as dicts. Outputs besides: what was seen of them.
     """
 
     serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         address, holding = _inputs(props)
-        key = ensure(connect(address), holding)
+        store, settings = connect(address), _settings(props)
+        key = ensure(store, holding, region=settings.region)
+        if "settings" in props:
+            configure(store, holding.bucket, settings)
         return CreateResult(id_=holding.bucket, outs={**props, **_seen(holding, key)})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         address, holding = _inputs(props)
-        found = standing(connect(address), holding)
+        store = connect(address)
+        found = standing(store, holding)
         if not found.bucket:
             return ReadResult("", {})
         # What has gone or changed is told by an empty output, which `diff` then finds wanting.
@@ -388,18 +469,31 @@ class _BucketProvider(ResourceProvider):
         tagged = found.tags == naming.labels(holding.class_name, holding.student)
         held = props.get("access_key") in found.access_keys and len(found.access_keys) == 1
         outs = {**props, "policy_intact": intact, "tags_intact": tagged, "key_intact": held}
+        if "settings" in props:
+            outs["settings"] = asdict(configured(store, holding.bucket, _settings(props).region))
         return ReadResult(id_, outs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         moved = ["holding"] if _olds.get("holding") != _news.get("holding") else []
         moved += ["address"] if _olds.get("address", {}).get("endpoint") != _news["address"]["endpoint"] else []
         hurt = [key for key in ("policy_intact", "tags_intact", "key_intact") if not _olds.get(key)]
-        readdressed = _olds.get("address") != _news["address"]
-        return DiffResult(changes=bool(moved or hurt or readdressed), replaces=moved, delete_before_replace=True)
+        changed = _olds.get("address") != _news["address"] or _settings(_olds) != _settings(_news)
+        return DiffResult(changes=bool(moved or hurt or changed), replaces=moved, delete_before_replace=True)
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         address, holding = _inputs(_news)
-        key = ensure(connect(address), holding, Key(access_key=_olds["access_key"], secret_key=_olds["secret_key"]))
+        before, settings = _settings(_olds), _settings(_news)
+        if before.region != settings.region:
+            there = f"region {before.region}" if before.region else "the object store's own region"
+            mend = f"write `region: {before.region}`" if before.region else "take `region` out"
+            raise BucketElsewhere(
+                f"bucket {holding.bucket} lies in {there} and cannot be moved; "
+                f"{mend} under `bucket` in the class file, or take the class down first"
+            )
+        store = connect(address)
+        key = ensure(store, holding, Key(access_key=_olds["access_key"], secret_key=_olds["secret_key"]))
+        if before != settings:
+            configure(store, holding.bucket, settings)
         return UpdateResult(outs={**_news, **_seen(holding, key)})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
@@ -409,6 +503,12 @@ class _BucketProvider(ResourceProvider):
 
 def _inputs(props: dict[str, Any]) -> tuple[StoreAddress, Holding]:
     return StoreAddress(**props["address"]), Holding(**props["holding"])
+
+
+def _settings(props: dict[str, Any]) -> Settings:
+    given: dict[str, Any] = props.get("settings") or asdict(Settings())
+    # Every number of a resource is a float to Pulumi.
+    return Settings(region=given["region"], versioning=given["versioning"], lifecycle_days=int(given["lifecycle_days"]))
 
 
 def _seen(holding: Holding, key: Key) -> dict[str, Any]:
@@ -421,20 +521,25 @@ class _StudentBucket(Resource, module="classroom", name="Bucket"):
     access_key: pulumi.Output[str]
     secret_key: pulumi.Output[str]
 
-    def __init__(self, name: str, address: StoreAddress, holding: Holding, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self, name: str, address: StoreAddress, holding: Holding, settings: Settings, opts: pulumi.ResourceOptions
+    ) -> None:
         outputs = ("bucket", "access_key", "secret_key", "policy_intact", "tags_intact", "key_intact")
         props: dict[str, Any] = {"address": asdict(address), "holding": asdict(holding), **dict.fromkeys(outputs)}
+        if settings != Settings():
+            props["settings"] = asdict(settings)
         secret = pulumi.ResourceOptions(additional_secret_outputs=["access_key", "secret_key"])
         super().__init__(_BucketProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketArgs:
-    """Whose bucket it is, and in which object store."""
+    """Whose bucket it is, in which object store, and how it is to be."""
 
     class_name: str
     student: str
     platform: Platform
+    spec: BucketSpec
 
 
 class Bucket(pulumi.ComponentResource):
@@ -450,6 +555,7 @@ class Bucket(pulumi.ComponentResource):
             f"{name}-bucket",
             StoreAddress.of(args.platform),
             Holding.of(args.class_name, args.student),
+            Settings.of(args.spec),
             pulumi.ResourceOptions(parent=self),
         )
         self.bucket = made.bucket

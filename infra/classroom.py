@@ -10,6 +10,7 @@ from pulumi.automation import OutputValue
 from pydantic import SecretStr
 
 from infra import naming
+from infra.access import Host, HostArgs, read
 from infra.failure import Failure
 from infra.seat import Seat, SeatArgs
 from infra.spec import ClassSpec, Platform
@@ -34,7 +35,14 @@ class Classroom(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ClassroomArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("classroom:index:Classroom", name, None, opts)
-        ca = args.platform.ca_file.read_text() if args.platform.ca_file else None
+        ca = read(args.platform.ca_file, "platform.ca_file") if args.platform.ca_file else None
+        access = args.spec.access
+        if access.host and access.tls:
+            Host(
+                name,
+                HostArgs(class_name=args.spec.name, host=access.host, tls=access.tls, platform=args.platform),
+                pulumi.ResourceOptions(parent=self),
+            )
         made = {
             student.id: Seat(
                 f"{name}-{student.id}",
@@ -44,7 +52,7 @@ class Classroom(pulumi.ComponentResource):
             for student in args.spec.students
         }
         names = {student.id: student.name for student in args.spec.students}
-        self.gateway = args.platform.url
+        self.gateway = args.spec.address(args.platform)
         self.seats = pulumi.Output.all(
             **{
                 student: {
@@ -78,19 +86,25 @@ def refuse_taken(spec: ClassSpec, platform: Platform) -> None:
     with cluster.api(platform.kubeconfig, platform.context) as api:
         namespaces = cluster.get(api, "/api/v1/namespaces") or {}
         passwords = cluster.get(api, f"/apis/dex.coreos.com/v1/namespaces/{platform.dex_namespace}/passwords") or {}
+        profiles = cluster.get(api, "/apis/kubeflow.org/v1/profiles") or {} if spec.tenancy == "profile" else {}
     standing = {("namespace", item["metadata"]["name"]): item for item in namespaces.get("items", [])}
+    standing |= {("profile", item["metadata"]["name"]): item for item in profiles.get("items", [])}
     standing |= {("login", item["metadata"]["name"]): item for item in passwords.get("items", [])}
     for student in spec.students:
         namespace = naming.namespace(spec.name, student.id)
         for what, name, shown in (
             ("namespace", namespace, namespace),
+            ("profile", namespace, namespace),
             ("login", naming.dex_password_name(student.email), student.email),
         ):
             labels = (standing.get((what, name)) or {"metadata": {}})["metadata"].get("labels") or {}
             wanted = naming.labels(spec.name, student.id)
-            if (what, name) in standing and not wanted.items() <= labels.items():
+            # A namespace that the controller has just made of a profile of ours does not carry our labels yet.
+            made = standing.get(("profile", name)) if what == "namespace" else None
+            of_ours = made is not None and wanted.items() <= (made["metadata"].get("labels") or {}).items()
+            if (what, name) in standing and not of_ours and not wanted.items() <= labels.items():
                 owner = f"class {labels['classroom']}" if "classroom" in labels else "something else"
-                other = "class another `name`" if what == "namespace" else "student another `email`"
+                other = "student another `email`" if what == "login" else "class another `name`"
                 raise Taken(
                     f"the {what} {shown} of student {student.id} stands already and belongs to {owner}; "
                     f"end that first, or give the {other}"

@@ -24,6 +24,27 @@ _COMMAND: Final = (
 )
 
 
+# Jupyter looks this often for what is idle.
+_IDLE_LOOK_SECONDS: Final = 60
+
+
+def _command(idle_minutes: int | None) -> str:
+    """How the server is started.
+
+    The notebook controller's own culling is one setting for a whole cluster and stops the server, which a student
+    without Kubeflow's dashboard could not start again. What holds memory and GPU are the kernels, and those Jupyter
+    ends by itself.
+    """
+    if idle_minutes is None:
+        return _COMMAND
+    seconds = idle_minutes * 60
+    return (
+        f"{_COMMAND} --MappingKernelManager.cull_idle_timeout={seconds} "
+        f"--MappingKernelManager.cull_interval={_IDLE_LOOK_SECONDS} --MappingKernelManager.cull_connected=True "
+        f"--TerminalManager.cull_inactive_timeout={seconds} --TerminalManager.cull_interval={_IDLE_LOOK_SECONDS}"
+    )
+
+
 def path(namespace: str, notebook: str) -> str:
     """Where the gateway and the server have a notebook: the prefix that Kubeflow's notebook controller gives it."""
     return f"/notebook/{namespace}/{notebook}"
@@ -33,17 +54,20 @@ def path(namespace: str, notebook: str) -> str:
 class NotebookArgs:
     """Whose notebook it is, where, and what it may use. `ca`: whether the gateway's CA is in a ConfigMap.
 
-    `home` is the namespace, which takes everything along when it goes; the server waits for what it `needs`.
+    `home` is the namespace or its profile, which takes everything along when it goes; the server waits for what it
+    `needs`. `address` is the gateway's, as students know it.
     """
 
     namespace: str
-    home: k8s.core.v1.Namespace
+    home: pulumi.Resource
     needs: tuple[pulumi.Resource, ...]
     labels: dict[str, str]
     notebook: NotebookSpec
     platform: Platform
+    address: str
     bucket: str
     ca: bool
+    idle_minutes: int | None
 
 
 class Notebook(pulumi.ComponentResource):
@@ -86,7 +110,7 @@ class Notebook(pulumi.ComponentResource):
             spec={"template": {"spec": _pod(args)}},
             opts=needs,
         )
-        self.url = f"{args.platform.url.rstrip('/')}{path(args.namespace, notebook.name)}/"
+        self.url = f"{args.address.rstrip('/')}{path(args.namespace, notebook.name)}/"
         self.register_outputs({"url": self.url})
 
 
@@ -98,6 +122,7 @@ def _pod(args: NotebookArgs) -> dict[str, Any]:
     if notebook.gpu:
         limits[notebook.gpu.resource] = str(notebook.gpu.count)
     environment = {
+        **notebook.environment,
         # What a component's `base_image` is set to, so that a pipeline's pods find an image that the cluster has.
         "CLASS_IMAGE": image,
         "CLASS_BUCKET": args.bucket,
@@ -109,7 +134,7 @@ def _pod(args: NotebookArgs) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {"name": "workspace", "persistentVolumeClaim": {"claimName": naming.workspace_volume(notebook.name)}},
         # Worker processes hand tensors over in shared memory, of which a container has 64 MiB by default.
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", **_bounded(notebook)}},
     ]
     if args.ca:
         # A name of its own: REQUESTS_CA_BUNDLE and its like would replace the trust in every other host.
@@ -120,7 +145,7 @@ def _pod(args: NotebookArgs) -> dict[str, Any]:
         "name": notebook.name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-c", _COMMAND],
+        "command": ["/bin/sh", "-c", _command(args.idle_minutes)],
         "workingDir": HOME,
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": "notebook-port", "containerPort": PORT, "protocol": "TCP"}],
@@ -141,4 +166,16 @@ def _pod(args: NotebookArgs) -> dict[str, Any]:
         "securityContext": {"fsGroup": 100},
         "containers": [container],
         "volumes": volumes,
+        **_placement(notebook),
     }
+
+
+def _bounded(notebook: NotebookSpec) -> dict[str, str]:
+    return {"sizeLimit": notebook.shared_memory} if notebook.shared_memory else {}
+
+
+def _placement(notebook: NotebookSpec) -> dict[str, Any]:
+    """On which nodes the server may run, where the class file says so."""
+    selector = {"nodeSelector": notebook.node_selector} if notebook.node_selector else {}
+    tolerations = [each.model_dump(exclude_none=True) for each in notebook.tolerations]
+    return {**selector, **({"tolerations": tolerations} if tolerations else {})}

@@ -1,15 +1,17 @@
 """A student's seat: a namespace with everything that the student works with, and nothing that others reach.
 
-A cluster with Kubeflow's profile controller fills such a namespace by itself; here the program does, with the names
-that controller uses, so that whatever expects a profile finds one.
+With `tenancy: namespace` the program fills the namespace itself, with the names that Kubeflow's profile controller
+uses, so that whatever expects a profile finds one. With `tenancy: profile` that controller makes namespace, rights
+and quota of a Profile (kubeflow.org/v1), and the program adds what a Profile does not bring.
 """
 
 import base64
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pulumi
@@ -20,13 +22,17 @@ from infra.access import Access, AccessArgs
 from infra.bucket import Bucket, BucketArgs
 from infra.identity import Identity, IdentityArgs
 from infra.notebook import CA_CONFIG_MAP, PORT, Notebook, NotebookArgs
-from infra.spec import ClassSpec, Platform, Student
+from infra.spec import ClassSpec, Platform, Session, Student
 
 _PIPELINE_POD: Final = {"pipelines.kubeflow.org/v2_component": "true"}
 _MLMD_PORT, _PIPELINES_GRPC_PORT = 8080, 8887
 _KEY_HOLDER: Final = "mlpipeline-minio-artifact"
 # The cluster roles that come with every Kubeflow.
 _EDIT, _VIEW = "kubeflow-edit", "kubeflow-view"
+_PROFILE_WITHIN_SECONDS: Final = 120
+
+SESSION_START: Final = "kubeflow-classroom/session-start"
+SESSION_END: Final = "kubeflow-classroom/session-end"
 
 Policy = k8s.networking.v1.NetworkPolicySpecArgsDict
 Peer = k8s.networking.v1.NetworkPolicyPeerArgsDict
@@ -55,7 +61,8 @@ class Seat(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: SeatArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("classroom:index:Seat", name, None, opts)
-        spec, student, platform = args.spec, args.student, args.platform
+        student, platform = args.student, args.platform
+        spec = args.spec.of(student)
         self.namespace = naming.namespace(spec.name, student.id)
         labels = naming.labels(spec.name, student.id)
         own = pulumi.ResourceOptions(parent=self)
@@ -65,28 +72,23 @@ class Seat(pulumi.ComponentResource):
             IdentityArgs(class_name=spec.name, student=student, platform=platform),
             pulumi.ResourceOptions(parent=self),
         )
-        bucket = Bucket(name, BucketArgs(class_name=spec.name, student=student.id, platform=platform), own)
-        home = k8s.core.v1.Namespace(
-            f"{name}-namespace",
-            metadata={
-                "name": self.namespace,
-                # Who may make pods could otherwise make one that owns the node.
-                "labels": {**labels, "pod-security.kubernetes.io/enforce": "baseline"},
-                "annotations": {**naming.ADOPTING, "owner": student.email},
-            },
-            opts=own,
+        bucket = Bucket(
+            name, BucketArgs(class_name=spec.name, student=student.id, platform=platform, spec=spec.bucket), own
         )
-        # What lies in the namespace goes with it: one deletion instead of dozens.
-        inside = pulumi.ResourceOptions(parent=self, depends_on=[home], deleted_with=home)
         metadata = _Metadata(namespace=self.namespace, labels=labels)
+        home, needs = _home(name, spec, student.email, metadata, own)
+        # What lies in the namespace goes with it: one deletion instead of dozens.
+        inside = pulumi.ResourceOptions(parent=self, depends_on=[home, *needs], deleted_with=home)
 
-        rights = _rights(name, student.email, metadata, inside)
-        limits = _limits(name, spec, metadata, inside)
+        if spec.tenancy == "namespace":
+            needs += _rights(name, student.email, metadata, inside)
+            needs += _limits(name, spec, metadata, inside)
+        needs.append(_container_sizes(name, spec, metadata, inside))
         _network(name, platform, metadata, inside)
         _pipeline_settings(name, spec, platform, bucket, metadata, inside)
         if args.ca is not None:
             data = {"ca.crt": args.ca}
-            limits.append(k8s.core.v1.ConfigMap(f"{name}-ca", metadata=metadata(CA_CONFIG_MAP), data=data, opts=inside))
+            needs.append(k8s.core.v1.ConfigMap(f"{name}-ca", metadata=metadata(CA_CONFIG_MAP), data=data, opts=inside))
 
         self.notebooks = {}
         for notebook in spec.notebooks:
@@ -96,12 +98,14 @@ class Seat(pulumi.ComponentResource):
                     namespace=self.namespace,
                     home=home,
                     # A pod that comes before its ServiceAccount or quota is refused, and tried again seconds later.
-                    needs=(*rights, *limits),
+                    needs=tuple(needs),
                     labels=labels,
                     notebook=notebook,
                     platform=platform,
+                    address=spec.address(platform),
                     bucket=naming.bucket(spec.name, student.id),
                     ca=args.ca is not None,
+                    idle_minutes=spec.idle_minutes,
                 ),
                 own,
             )
@@ -136,6 +140,74 @@ class _Metadata:
             labels=self.labels,
             annotations={**naming.ADOPTING, **(annotations or {})},
         )
+
+
+def _home(
+    name: str, spec: ClassSpec, email: str, metadata: "_Metadata", opts: pulumi.ResourceOptions
+) -> tuple[pulumi.Resource, list[pulumi.Resource]]:
+    """What the seat goes with when it goes, and what has to stand besides before anything is put into the namespace."""
+    annotations = {**naming.ADOPTING, "owner": email, **session_annotations(spec.session)}
+    if spec.tenancy == "namespace":
+        home = k8s.core.v1.Namespace(
+            f"{name}-namespace",
+            metadata={
+                "name": metadata.namespace,
+                # Who may make pods could otherwise make one that owns the node.
+                "labels": {**metadata.labels, "pod-security.kubernetes.io/enforce": "baseline"},
+                "annotations": annotations,
+            },
+            opts=opts,
+        )
+        return home, []
+    profile = k8s.apiextensions.CustomResource(
+        f"{name}-profile",
+        api_version="kubeflow.org/v1",
+        kind="Profile",
+        metadata={
+            "name": metadata.namespace,
+            "labels": metadata.labels,
+            "annotations": {
+                **naming.ADOPTING,
+                # The controller says nothing once it is done, but it sets its finalizer last, when namespace, accounts,
+                # rights and quota stand (profile_controller.go, Reconcile).
+                "pulumi.com/waitFor": "jsonpath={.metadata.finalizers[0]}=profile-finalizer",
+                "pulumi.com/timeoutSeconds": str(_PROFILE_WITHIN_SECONDS),
+            },
+        },
+        spec=profile_spec(spec, email),
+        opts=opts,
+    )
+    # The controller's own namespace, marked as ours. What Pod Security it enforces is the operator's choice: Istio's
+    # sidecars need more than `baseline`.
+    marked = k8s.core.v1.Namespace(
+        f"{name}-namespace",
+        metadata={"name": metadata.namespace, "labels": metadata.labels, "annotations": annotations},
+        opts=pulumi.ResourceOptions.merge(
+            # Deleted by itself, it would be made again by the controller as long as the profile stands.
+            opts,
+            pulumi.ResourceOptions(depends_on=[profile], deleted_with=profile),
+        ),
+    )
+    return profile, [marked]
+
+
+def profile_spec(spec: ClassSpec, email: str) -> dict[str, Any]:
+    """The spec of a Profile (kubeflow.org/v1): its owner, and the quota that the controller makes of it.
+
+    Source: kubeflow/kubeflow components/profile-controller/config/crd/bases/kubeflow.org_profiles.yaml.
+    """
+    return {"owner": {"kind": "User", "name": email}, "resourceQuotaSpec": {"hard": quota(spec)}}
+
+
+def session_annotations(session: Session | None) -> dict[str, str]:
+    """When a class begins and ends, on its namespaces: RFC 3339 in UTC. Nothing when its file does not say."""
+    if session is None:
+        return {}
+    return {SESSION_START: _rfc3339(session.starts_at), SESSION_END: _rfc3339(session.ends_at)}
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _rights(name: str, email: str, metadata: _Metadata, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
@@ -180,6 +252,11 @@ def quota(spec: ClassSpec) -> dict[str, str]:
 
 
 def _limits(name: str, spec: ClassSpec, metadata: _Metadata, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    hard = quota(spec)
+    return [k8s.core.v1.ResourceQuota(f"{name}-quota", metadata=metadata("seat"), spec={"hard": hard}, opts=opts)]
+
+
+def _container_sizes(name: str, spec: ClassSpec, metadata: _Metadata, opts: pulumi.ResourceOptions) -> pulumi.Resource:
     given = spec.quota
     default: k8s.core.v1.LimitRangeItemArgsDict = {
         "type": "Container",
@@ -187,10 +264,7 @@ def _limits(name: str, spec: ClassSpec, metadata: _Metadata, opts: pulumi.Resour
         # No cpu limit: it would slow a pod down while the cpu idles. The quota asks for a memory limit on each.
         "default": {"memory": given.container_memory_limit},
     }
-    return [
-        k8s.core.v1.ResourceQuota(f"{name}-quota", metadata=metadata("seat"), spec={"hard": quota(spec)}, opts=opts),
-        k8s.core.v1.LimitRange(f"{name}-limits", metadata=metadata("seat"), spec={"limits": [default]}, opts=opts),
-    ]
+    return k8s.core.v1.LimitRange(f"{name}-limits", metadata=metadata("seat"), spec={"limits": [default]}, opts=opts)
 
 
 def _network(name: str, platform: Platform, metadata: _Metadata, opts: pulumi.ResourceOptions) -> None:
@@ -290,6 +364,7 @@ def _pipeline_settings(
 ) -> None:
     """What a run in this namespace reads: where its objects go, with which key, and where its records go."""
     store = platform.object_store
+    region = spec.bucket.region or store.region
     bucket_name = naming.bucket(spec.name, metadata.labels["student"])
     k8s.core.v1.Secret(
         f"{name}-key",
@@ -302,7 +377,7 @@ def _pipeline_settings(
     plain = store.endpoint_in_cluster.startswith("http://")
     provider = {
         "endpoint": store.endpoint_in_cluster,
-        "region": store.region,
+        "region": region,
         "disableSSL": plain,
         "forcePathStyle": True,
         "credentials": {"fromEnv": False, "secretRef": reference},
@@ -318,7 +393,7 @@ def _pipeline_settings(
             "endpoint": urlsplit(store.endpoint_in_cluster).netloc,
             "insecure": plain,
             "bucket": bucket_name,
-            "region": store.region,
+            "region": region,
             "keyFormat": spec.bucket.artifacts + "/{{workflow.namespace}}/{{workflow.name}}/{{pod.name}}",
             "accessKeySecret": {"name": _KEY_HOLDER, "key": "accesskey"},
             "secretKeySecret": {"name": _KEY_HOLDER, "key": "secretkey"},

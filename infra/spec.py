@@ -6,17 +6,30 @@ A class file is YAML. `load` answers every mistake in it with file, line, field,
 import difflib
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from infra import naming
+from infra import naming, roster
 from infra.failure import CallFailure
 
 _FILE_BYTES_MAX: Final = 1 << 20
@@ -35,6 +48,12 @@ _SUFFIXES: Final[dict[str, Decimal]] = {
 }
 _QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?)(?P<suffix>[A-Za-z]*)")
 
+_HOST_NAME: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?")
+
+RESERVED_VARIABLES: Final = frozenset({"CLASS_BUCKET", "CLASS_IMAGE", "HOME", "KUBEFLOW_CA_FILE", "NB_PREFIX", "PATH"})
+"""Environment variables of a notebook that the program, the notebook controller or the image sets."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -49,7 +68,9 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else str(self.file)
         field = f"{self.field}: " if self.field else ""
-        return f"{place}: {field}{self.wrong}; {self.mend}"
+        text = f"{place}: {field}{self.wrong}; {self.mend}"
+        # A key of the file may hold what a terminal would obey, or could not write.
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class ClassFileError(CallFailure):
@@ -76,9 +97,10 @@ def gibibytes(size: Decimal) -> str:
     return f"{-int(-size // 2**30)}Gi"
 
 
-def _mistake(wrong: str, mend: str) -> PydanticCustomError:
+def _mistake(wrong: str, mend: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """What a validator raises; `at` leads from where it stands to the field that is to blame."""
     # Braces would be read as the template's own fields.
-    return PydanticCustomError("mistake", "{wrong}", {"wrong": wrong, "mend": mend})
+    return PydanticCustomError("mistake", "{wrong}", {"wrong": wrong, "mend": mend, "at": at})
 
 
 def _quantity(value: object, least: Decimal, most: Decimal, unit: str, example: str) -> str:
@@ -139,6 +161,62 @@ def _folder(value: object) -> str:
     return value
 
 
+def _host_name(value: object) -> str:
+    if not isinstance(value, str) or not _HOST_NAME.fullmatch(value.lower()) or len(value) > 253:
+        raise _mistake(f"{_short(str(value))} is not a host name", "write for example class.example.org")
+    return value.lower()
+
+
+def _file(value: object, info: ValidationInfo) -> Path:
+    return (info.context or {}).get("folder", Path()) / _path(value)
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value or len(value) > 4096:
+        raise _mistake(f"{_short(str(value))} is not the path of a file", "write for example class/students.csv")
+    try:
+        value.encode()
+        return Path(value).expanduser()
+    except UnicodeEncodeError:
+        raise _mistake(f"{_short(value)} is not the path of a file", "write it in UTF-8") from None
+    except RuntimeError:
+        raise _mistake(f"{_short(value)} begins with a user that there is not", "write the whole path") from None
+
+
+def _moment(value: object) -> datetime:
+    # YAML makes a datetime of what looks like one, and pydantic would take any number for seconds since 1970.
+    moment = value if isinstance(value, datetime) else None
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+    if moment is None:
+        raise _mistake(f"{_short(str(value))} is not a date and a time", "write for example 2026-12-01 09:00")
+    if not 2000 <= moment.year < 2100:
+        raise _mistake(f"{_short(str(value))} is not in this century", "write for example 2026-12-01 09:00")
+    return moment
+
+
+def _time_zone(value: object) -> str:
+    try:
+        if isinstance(value, str) and ZoneInfo(value):
+            return value
+    except (ValueError, OSError, LookupError):
+        pass
+    raise _mistake(f"{_short(str(value))} is no IANA time zone that this machine knows", "write for example Asia/Seoul")
+
+
+def _variable(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
+        raise _mistake(f"{_short(str(value))} is no name of an environment variable", "write for example MODEL_SIZE")
+    if value in RESERVED_VARIABLES:
+        raise _mistake(f"{value} is set by the program", f"give it another name, for example MY_{value}")
+    return value
+
+
 def _short(text: str) -> str:
     printable = text if text.isprintable() else ascii(text)[1:-1]
     return repr(printable if len(printable) <= 60 else printable[:57] + "…")
@@ -148,9 +226,12 @@ def _given(value: object) -> str:
     return "nothing" if value is None else _short(str(value))
 
 
-Cpu = Annotated[str, BeforeValidator(_cpu)]
+_QUANTITY_IN_AN_EDITOR: Final = WithJsonSchema(
+    {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?[A-Za-z]*$"}, {"type": "number", "minimum": 0}]}
+)
+Cpu = Annotated[str, BeforeValidator(_cpu), _QUANTITY_IN_AN_EDITOR]
 """CPU cores as a Kubernetes quantity."""
-Memory = Annotated[str, BeforeValidator(_memory)]
+Memory = Annotated[str, BeforeValidator(_memory), _QUANTITY_IN_AN_EDITOR]
 """Bytes as a Kubernetes quantity."""
 # A StatefulSet marks its pods with `<name>-<hash of ten>`, which must fit a label's 63 characters.
 NotebookName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 52))]
@@ -158,18 +239,38 @@ ShortName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 40))]
 # A lab is a Python package below labs/, so its name is a Python name.
 LabName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Email = Annotated[str, BeforeValidator(_email)]
+HostName = Annotated[str, BeforeValidator(_host_name)]
+File = Annotated[Path, BeforeValidator(_file)]
+"""A path; a relative one is taken from the class file's own folder."""
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": _MOMENT.pattern})]
+"""A date and a time of day, with an offset from UTC or without."""
+TimeZone = Annotated[str, BeforeValidator(_time_zone)]
+LabelKey = Annotated[
+    str,
+    Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=317),
+]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
+Variable = Annotated[str, BeforeValidator(_variable)]
+"""The name of an environment variable."""
+Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+# Kubernetes refuses what is no DNS subdomain as the name of an object.
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What stands below a field is its description, in the JSON schema and in the file that `classroom init` writes.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Student(_Part):
-    """Who sits in a seat. `email` is the login, `id` is part of every name."""
+    """Who sits in a seat."""
 
     id: ShortName = Field(examples=["alice"])
+    """Part of every name, such as the namespace's: lower-case letters, digits and inner dashes."""
     email: Email = Field(examples=["alice@example.org"])
+    """The login. Passwords are generated."""
     name: str = Field(default="", max_length=200, examples=["Alice Example"])
+    """How the student is called where people read it."""
 
 
 class Gpu(_Part):
@@ -181,22 +282,67 @@ class Gpu(_Part):
         max_length=120,
         examples=["nvidia.com/gpu"],
     )
+    """The device plugin's name for it, for example nvidia.com/mig-1g.10gb."""
     count: int = Field(default=1, ge=1, le=64, examples=[1])
+    """How many of them."""
 
 
-class NotebookSpec(_Part):
-    """A notebook server. `cpu` and `memory` are what it is promised; limits that are not given are the same."""
+class Toleration(_Part):
+    """A taint of nodes in spite of which a notebook may be put there, as Kubernetes has it."""
 
-    name: NotebookName = Field(examples=["cpu-notebook"])
+    key: LabelKey | None = Field(default=None, examples=["nvidia.com/gpu"])
+    """The taint's key; left out with `operator: Exists` it stands for every taint."""
+    operator: Literal["Equal", "Exists"] = Field(default="Equal", examples=["Exists"])
+    """Whether the taint's value has to be equal as well."""
+    value: LabelValue | None = Field(default=None, examples=["present"])
+    """The taint's value, for `operator: Equal`."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(default=None, examples=["NoSchedule"])
+    """The taint's effect; left out it stands for each."""
+
+    @model_validator(mode="after")
+    def _fits_its_operator(self) -> Self:
+        if self.operator == "Equal" and self.key is None:
+            raise _mistake("is a toleration without a key", "write its `key`, or `operator: Exists`", at=("key",))
+        if self.operator == "Exists" and self.value is not None:
+            raise _mistake(
+                "is not looked at with `operator: Exists`", "take it away, or write `operator: Equal`", at=("value",)
+            )
+        return self
+
+
+class NotebookSettings(_Part):
+    """What a notebook server runs, and with how much of what."""
+
     image: str | None = Field(
-        default=None, min_length=1, max_length=500, examples=["kubeflownotebookswg/jupyter-scipy:v1.9.2"]
+        default=None,
+        min_length=1,
+        max_length=500,
+        pattern=r"^\S+$",
+        examples=["kubeflownotebookswg/jupyter-scipy:v1.9.2"],
     )
+    """The container image. Left out: the class image of the platform."""
     cpu: Cpu = Field(default="2", examples=["2"])
+    """The cpu cores that it is promised."""
     cpu_limit: Cpu | None = Field(default=None, examples=["2"])
+    """The most cpu cores that it may use. Left out: what it is promised."""
     memory: Memory = Field(default="8Gi", examples=["8Gi"])
+    """The memory that it is promised."""
     memory_limit: Memory | None = Field(default=None, examples=["8Gi"])
+    """The most memory that it may use. Left out: what it is promised."""
     gpu: Gpu | None = Field(default=None, examples=[{"resource": "nvidia.com/gpu", "count": 1}])
+    """Its GPUs. Left out: none."""
     workspace: Memory = Field(default="10Gi", examples=["10Gi"])
+    """The size of its workspace volume, `<notebook>-volume`. An existing one does not shrink."""
+    shared_memory: Memory | None = Field(default=None, examples=["1Gi"])
+    """The most of its memory that processes may share (/dev/shm). Left out: no bound but its memory limit."""
+    environment: dict[Variable, str] = Field(default={}, examples=[{"OMP_NUM_THREADS": "2"}])
+    """Environment variables; no place for secrets."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default={}, examples=[{"kubernetes.io/arch": "amd64"}])
+    """Labels that a node must have for this notebook to be put there."""
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), examples=[[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]]
+    )
+    """Taints of nodes that do not keep it away: `key`, `operator` (Equal or Exists), `value`, `effect`."""
 
     @property
     def most_cpu(self) -> str:
@@ -208,6 +354,13 @@ class NotebookSpec(_Part):
         """The memory limit in force."""
         return self.memory_limit or self.memory
 
+
+class NotebookSpec(NotebookSettings):
+    """A notebook server that every student has."""
+
+    name: NotebookName = Field(examples=["cpu-notebook"])
+    """Its name; labs say by it where they are done."""
+
     @model_validator(mode="after")
     def _limits_hold_requests(self) -> Self:
         for name, request, limit in (("cpu", self.cpu, self.most_cpu), ("memory", self.memory, self.most_memory)):
@@ -215,41 +368,165 @@ class NotebookSpec(_Part):
                 raise _mistake(
                     f"{name}_limit {limit} is less than {name} {request}", f"write {name}_limit: {request} or more"
                 )
-        return self
-
-
-class Quota(_Part):
-    """What a seat may use at once: `cpu` bounds what pods ask for, `memory` what they may reach.
-
-    `gpus` are those for pipelines, besides the notebooks' own. Containers that name no sizes get `container_…`.
-    """
-
-    cpu: Cpu = Field(default="8", examples=["8"])
-    memory: Memory = Field(default="32Gi", examples=["32Gi"])
-    gpus: int = Field(default=0, ge=0, le=1000, examples=[0])
-    pods: int = Field(default=30, ge=1, le=10_000, examples=[30])
-    volumes: int = Field(default=10, ge=1, le=1000, examples=[10])
-    storage: Memory = Field(default="100Gi", examples=["100Gi"])
-    container_cpu: Cpu = Field(default="50m", examples=["50m"])
-    container_memory: Memory = Field(default="64Mi", examples=["64Mi"])
-    container_memory_limit: Memory = Field(default="1Gi", examples=["1Gi"])
-
-    @model_validator(mode="after")
-    def _limit_holds_request(self) -> Self:
-        if amount(self.container_memory_limit) < amount(self.container_memory):
+        if self.shared_memory and amount(self.shared_memory) > amount(self.most_memory):
             raise _mistake(
-                f"container_memory_limit {self.container_memory_limit} is less than {self.container_memory}",
-                f"write container_memory_limit: {self.container_memory} or more",
+                f"shared_memory {self.shared_memory} is more than the memory limit {self.most_memory}, of which it is "
+                "a part",
+                f"write shared_memory: {self.most_memory} or less",
             )
         return self
 
 
+class Quota(_Part):
+    """What a seat may use at once: all notebooks, and a pipeline run of five pods beside them, have to fit."""
+
+    cpu: Cpu = Field(default="8", examples=["8"])
+    """Bounds the cpu cores that pods ask for."""
+    memory: Memory = Field(default="32Gi", examples=["32Gi"])
+    """Bounds the memory that pods may reach."""
+    gpus: int = Field(default=0, ge=0, le=1000, examples=[0])
+    """GPUs for pipelines, besides the notebooks' own."""
+    pods: int = Field(default=30, ge=1, le=10_000, examples=[30])
+    """Bounds the pods."""
+    volumes: int = Field(default=10, ge=1, le=1000, examples=[10])
+    """Bounds the volumes, workspaces among them."""
+    storage: Memory = Field(default="100Gi", examples=["100Gi"])
+    """Bounds the size of all volumes together."""
+    container_cpu: Cpu = Field(default="50m", examples=["50m"])
+    """The cpu cores that a container is promised when it names none."""
+    container_memory: Memory = Field(default="64Mi", examples=["64Mi"])
+    """The memory that a container is promised when it names none."""
+    container_memory_limit: Memory = Field(default="1Gi", examples=["1Gi"])
+    """The most memory of a container that names none."""
+
+
+class Override(_Part):
+    """What is otherwise in one student's seat; whatever is not named is as in the class."""
+
+    notebooks: dict[str, NotebookSettings] = Field(default={}, examples=[{"gpu-notebook": {"memory": "16Gi"}}])
+    """By the notebook's name: the settings that differ."""
+    quota: Quota = Field(default=Quota(), examples=[{"memory": "48Gi"}])
+    """The bounds that differ."""
+
+
 class BucketSpec(_Part):
-    """The student's bucket. Runs write below `artifacts`."""
+    """The student's own bucket."""
 
     artifacts: Annotated[str, BeforeValidator(_folder)] = Field(
         default="artifacts", max_length=200, examples=["artifacts"]
     )
+    """Runs write below this folder."""
+    region: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,40}$", examples=["us-east-1"])
+    """Where the bucket lies; it cannot be moved. Left out: the object store's region."""
+    versioning: bool = Field(default=False, strict=True, examples=[True])
+    """Whether what is overwritten or deleted is kept as an older version."""
+    lifecycle_days: int | None = Field(default=None, ge=1, le=3650, strict=True, examples=[30])
+    """Objects, older versions and unfinished uploads are deleted after so many days. Left out: never."""
+
+    @property
+    def as_the_store_has_it(self) -> bool:
+        """Whether nothing is to be set on the bucket itself."""
+        return self.region is None and not self.versioning and self.lifecycle_days is None
+
+
+class Tls(_Part):
+    """The certificate that the gateway shows for the host name.
+
+    `self-signed`: one is made, and browsers warn of it. `files`: `certificate_file` and `key_file`, in PEM. `secret`:
+    the name of a Secret of type kubernetes.io/tls in the gateway's namespace. `cert-manager`: the `issuer` signs it.
+    """
+
+    kind: Literal["self-signed", "files", "secret", "cert-manager"] = Field(examples=["self-signed"])
+    """Where the certificate comes from."""
+    certificate_file: File | None = Field(default=None, examples=["gateway.crt"])
+    """For `files`: the certificate, followed by those that signed it, in PEM."""
+    key_file: File | None = Field(default=None, examples=["gateway.key"])
+    """For `files`: the private key, in PEM."""
+    secret: ObjectName | None = Field(default=None, examples=["gateway-tls"])
+    """For `secret`: its name."""
+    issuer: ObjectName | None = Field(default=None, examples=["letsencrypt"])
+    """For `cert-manager`: the issuer's name."""
+    issuer_kind: Literal["ClusterIssuer", "Issuer"] = Field(default="ClusterIssuer", examples=["ClusterIssuer"])
+    """For `cert-manager`: an Issuer lies in the gateway's namespace."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        of_kind = {"files": ("certificate_file", "key_file"), "secret": ("secret",), "cert-manager": ("issuer",)}
+        for kind, fields in of_kind.items():
+            for field in fields:
+                if self.kind == kind and getattr(self, field) is None:
+                    example = type(self).model_fields[field].examples
+                    mend = f"write for example `{_example(field, example or [''])}`"
+                    raise _mistake(f"is missing, which `kind: {kind}` needs", mend, at=(field,))
+                if self.kind != kind and getattr(self, field) is not None:
+                    raise _mistake(
+                        f"is not looked at with `kind: {self.kind}`",
+                        f"take it away, or write `kind: {kind}`",
+                        at=(field,),
+                    )
+        return self
+
+
+class AccessSpec(_Part):
+    """Under which name students reach the class."""
+
+    host: HostName | None = Field(default=None, examples=["class.example.org"])
+    """A host name that leads to the gateway. Left out: the address of the platform."""
+    tls: Tls | None = Field(default=None, examples=[{"kind": "cert-manager", "issuer": "letsencrypt"}])
+    """The certificate for that name: `kind` is self-signed, files (certificate_file, key_file), secret (its name, in
+    the gateway's namespace) or cert-manager (issuer, issuer_kind). Left out: the one that the gateway has."""
+
+    @model_validator(mode="after")
+    def _certifies_a_name(self) -> Self:
+        if self.tls and not self.host:
+            raise _mistake("says nothing without a host name", "write `host: class.example.org` beside it", at=("tls",))
+        return self
+
+
+class Session(_Part):
+    """When the class is held. It stands on each student's namespace in UTC, where a clock needs no class file."""
+
+    start: Moment = Field(examples=["2026-12-01 09:00"])
+    """When it begins."""
+    end: Moment = Field(examples=["2026-12-01 17:00"])
+    """When it ends."""
+    time_zone: TimeZone = Field(default="UTC", examples=["Asia/Seoul"])
+    """The IANA time zone of a time that names no offset from UTC itself."""
+
+    @property
+    def starts_at(self) -> datetime:
+        """The beginning, in UTC."""
+        return self._in_utc(self.start)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The end, in UTC."""
+        return self._in_utc(self.end)
+
+    def _in_utc(self, moment: datetime) -> datetime:
+        placed = moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(self.time_zone))
+        return placed.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> Self:
+        if self.ends_at <= self.starts_at:
+            raise _mistake("is not after the start", f"write an end after {self.start:%Y-%m-%d %H:%M}", at=("end",))
+        return self
+
+
+class Prices(_Part):
+    """What the bill is reckoned with."""
+
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", examples=["USD"])
+    """Its code in ISO 4217."""
+    cpu_core_hour: Price = Field(default=Decimal(0), examples=[0.04])
+    """Of one cpu core for an hour."""
+    memory_gibibyte_hour: Price = Field(default=Decimal(0), examples=[0.005])
+    """Of one GiB of memory for an hour."""
+    gpu_hour: dict[str, Price] = Field(default={}, examples=[{"nvidia.com/gpu": 1.2}])
+    """Of one GPU for an hour, by the name of its resource."""
+    storage_gibibyte_month: Price = Field(default=Decimal(0), examples=[0.1])
+    """Of one GiB in volumes and bucket for a month of 730 hours."""
 
 
 class ObjectStore(_Part):
@@ -258,39 +535,58 @@ class ObjectStore(_Part):
     The operator's key itself is in no file of ours: whoever needs it reads the Secret with the kubeconfig.
     """
 
-    endpoint: str = Field(pattern=r"^https?://[^/\s]+/?$", examples=["http://198.18.0.101:8333"])
+    endpoint: str = Field(pattern=r"^https?://[^/\s]+/?$", examples=["https://s3.example.org"])
+    """Its address from where you type."""
     endpoint_in_cluster: str = Field(
         default="http://seaweedfs.kubeflow:8333",
         pattern=r"^https?://[^/\s]+/?$",
         examples=["http://seaweedfs.kubeflow:8333"],
     )
+    """Its address from a pod."""
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$", examples=["us-east-1"])
+    """The region that requests are signed for."""
     secret: str = Field(default="mlpipeline-minio-artifact", min_length=1, examples=["mlpipeline-minio-artifact"])
+    """The Secret with the operator's key."""
     access_key_field: str = Field(default="accesskey", min_length=1, examples=["accesskey"])
+    """The Secret's field with the key's name."""
     secret_key_field: str = Field(default="secretkey", min_length=1, examples=["secretkey"])
+    """The Secret's field with the key itself."""
 
 
 class Platform(_Part):
     """How a Kubeflow that stands is reached. A class file with `kind: kubeflow` writes it out."""
 
-    kind: Literal["one-machine", "kubeflow"] = "kubeflow"
-    kubeconfig: Path = Field(examples=["~/.kube/config"])
+    kind: Literal["one-machine", "kubeflow"] = Field(default="kubeflow", examples=["kubeflow"])
+    """`kubeflow`: one that stands already."""
+    kubeconfig: File = Field(examples=["~/.kube/config"])
+    """A cluster administrator's kubeconfig."""
     context: str | None = Field(default=None, examples=["my-cluster"])
+    """The context in it. Left out: its current one."""
     url: str = Field(pattern=r"^https://[^/\s]+/$", examples=["https://kubeflow.example.org/"])
-    ca_file: Path | None = Field(default=None, examples=["gateway-ca.crt"])
+    """The login page; Kubeflow Pipelines answers below it at /pipeline/."""
+    ca_file: File | None = Field(default=None, examples=["gateway-ca.crt"])
+    """The gateway's certificate authority, in PEM, where no public one signed it."""
     kubeflow_namespace: ShortName = Field(default="kubeflow", examples=["kubeflow"])
+    """Where Kubeflow's own parts run."""
     dex_namespace: ShortName = Field(default="auth", examples=["auth"])
+    """Where dex and oauth2-proxy run."""
     gateway_namespace: ShortName = Field(default="gateway", examples=["gateway"])
+    """Where the gateway runs."""
     object_store: ObjectStore = Field(examples=[{"endpoint": "https://s3.example.org"}])
+    """The S3 store that has the students' buckets."""
     api_server_cidrs: tuple[str, ...] = Field(min_length=1, examples=[["192.0.2.10/32"]])
+    """Where pods find the Kubernetes API."""
     notebook_image: str = Field(min_length=1, examples=["kubeflownotebookswg/jupyter-scipy:v1.9.2"])
-    volume_directory: Path | None = Field(default=None, examples=["/opt/local-path-provisioner"])
+    """The class image: JupyterLab, kfp and ipykernel."""
+    volume_directory: File | None = Field(default=None, examples=["/opt/local-path-provisioner"])
+    """Where on this machine volumes lie, so that `down` can look whether they are gone. Left out: it cannot."""
 
 
 class OneMachine(_Part):
     """The Kubeflow that `classroom platform up` makes on this machine; how it is reached is known once it stands."""
 
-    kind: Literal["one-machine"] = "one-machine"
+    kind: Literal["one-machine"] = Field(default="one-machine", examples=["one-machine"])
+    """`one-machine`, or `kubeflow` and how yours is reached."""
 
 
 def _platform_kind(value: object) -> str | None:
@@ -321,14 +617,53 @@ class ClassSpec(_Part):
     """A class: who learns, in which notebooks, within which limits, what is taught, and on which Kubeflow."""
 
     name: ShortName = Field(examples=["demo"])
-    students: tuple[Student, ...] = Field(min_length=1, examples=["[{id: alice, email: alice@example.org}]"])
-    notebooks: tuple[NotebookSpec, ...] = Field(
-        default=_REFERENCE_NOTEBOOKS, min_length=1, examples=["[{name: cpu-notebook}]"]
+    """Part of every name (namespace demo-alice, bucket demo-alice): lower-case letters, digits and inner dashes."""
+    students: tuple[Student, ...] = Field(
+        min_length=1, examples=[[{"id": "alice", "email": "alice@example.org", "name": "Alice Example"}]]
     )
-    quota: Quota = Field(default=Quota(), examples=["{cpu: 8, memory: 32Gi}"])
-    bucket: BucketSpec = Field(default=BucketSpec(), examples=["{artifacts: artifacts}"])
-    labs: tuple[LabName, ...] = Field(default=("simple_pipeline",), examples=["[simple_pipeline]"])
-    platform: PlatformChoice = Field(default=OneMachine(), examples=["{kind: one-machine}"])
+    """Who learns. With a `roster`, those besides; then it may be left out."""
+    roster: File | None = Field(default=None, examples=["students.csv"])
+    """A CSV file of students with the columns id, email and, if you like, name."""
+    notebooks: tuple[NotebookSpec, ...] = Field(
+        default=_REFERENCE_NOTEBOOKS, min_length=1, examples=[[{"name": "cpu-notebook"}]]
+    )
+    """Each student's notebook servers."""
+    idle_minutes: int | None = Field(default=None, ge=1, le=10_080, strict=True, examples=[60])
+    """Kernels and terminals that do nothing for so long are ended, open in a browser or not, and give memory and GPU
+    back; files and server stay. Left out: never."""
+    quota: Quota = Field(default=Quota(), examples=[{"cpu": "8", "memory": "32Gi"}])
+    """What one student may use at once."""
+    overrides: dict[str, Override] = Field(
+        default={},
+        examples=[{"alice": {"quota": {"memory": "48Gi"}, "notebooks": {"gpu-notebook": {"memory": "16Gi"}}}}],
+    )
+    """By a student's id: notebooks' settings and quota that differ from the class's."""
+    bucket: BucketSpec = Field(default=BucketSpec(), examples=[{"artifacts": "artifacts"}])
+    """Each student's own bucket."""
+    labs: tuple[LabName, ...] = Field(default=("simple_pipeline",), examples=[["simple_pipeline"]])
+    """What is taught: folders below labs/."""
+    session: Session | None = Field(default=None)
+    """When the class is held. Left out: until `classroom down`."""
+    access: AccessSpec = Field(default=AccessSpec(), examples=[{"host": "class.example.org"}])
+    """Under which name students reach the class."""
+    prices: Prices | None = Field(default=None)
+    """What the bill is reckoned with. Left out: no bill."""
+    tenancy: Literal["namespace", "profile"] = Field(default="namespace", examples=["namespace"])
+    """`namespace`: the program fills each student's namespace itself. `profile`: Kubeflow's profile controller does."""
+    platform: PlatformChoice = Field(default=OneMachine(), examples=[{"kind": "one-machine"}])
+    """The Kubeflow that `classroom platform up` makes on this machine, or one that stands already."""
+
+    def of(self, student: Student) -> "ClassSpec":
+        """The class as one student has it: with the notebooks and the quota that are this student's."""
+        override = self.overrides.get(student.id)
+        if override is None:
+            return self
+        notebooks = tuple(_overridden(NotebookSpec, each, override.notebooks.get(each.name)) for each in self.notebooks)
+        return self.model_copy(update={"notebooks": notebooks, "quota": _overridden(Quota, self.quota, override.quota)})
+
+    def address(self, platform: Platform) -> str:
+        """Where students find the class: an https address that ends with a slash."""
+        return f"https://{self.access.host}/" if self.access.host else platform.url
 
     def gpus(self) -> dict[str, int]:
         """GPUs a seat may hold, by resource name."""
@@ -360,42 +695,94 @@ class ClassSpec(_Part):
         return self
 
     @model_validator(mode="after")
+    def _overrides_are_of_somebody_and_something(self) -> Self:
+        students = {student.id for student in self.students}
+        notebooks = {notebook.name: notebook for notebook in self.notebooks}
+        for student, override in self.overrides.items():
+            if student not in students:
+                raise _mistake("is no student's id", _nearest(student, students), at=("overrides", student))
+            for name, settings in override.notebooks.items():
+                at = ("overrides", student, "notebooks", name)
+                if name not in notebooks:
+                    raise _mistake("is no notebook of the class", _nearest(name, notebooks), at=at)
+                try:
+                    _overridden(NotebookSpec, notebooks[name], settings)
+                except ValidationError as error:
+                    context = error.errors(include_url=False)[0].get("ctx", {})
+                    raise _mistake(str(context.get("wrong")), str(context.get("mend")), at=at) from None
+        return self
+
+    @model_validator(mode="after")
     def _quota_holds_the_class(self) -> Self:
-        for field, need in self.needs().items():
-            given = getattr(self.quota, field)
-            if (amount(given) if isinstance(given, str) else given) < need:
-                right = gibibytes(need) if field in ("memory", "storage") else f"{need.normalize():f}"
-                raise PydanticCustomError(
-                    "mistake",
-                    "{wrong}",
-                    {
-                        "wrong": f"{given} does not hold all notebooks of a seat and a pipeline run beside them",
-                        "mend": f"write {field}: {right} or more",
-                        "at": ("quota", field),
-                    },
-                )
+        _refuse_small(self, ("quota",))
+        for student in self.students:
+            if student.id in self.overrides:
+                _refuse_small(self.of(student), ("overrides", student.id, "quota"))
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_makes_profiles(self) -> Self:
+        if self.tenancy == "profile" and isinstance(self.platform, OneMachine):
+            raise _mistake(
+                "profile needs Kubeflow's profile controller, which the one-machine platform does not have",
+                "write `tenancy: namespace`, or name another Kubeflow under `platform`",
+                at=("tenancy",),
+            )
         return self
 
 
-def _refuse_twice(field: str, values: list[str], key: str) -> None:
-    for i, value in enumerate(values):
-        first = values.index(value)
-        if first != i:
-            raise PydanticCustomError(
-                "mistake",
-                "{wrong}",
-                {
-                    "wrong": f"{value!r} is given twice, first as number {first + 1} of {field}",
-                    "mend": f"give number {i + 1} another {key}" if key else "take one of the two away",
-                    "at": (field, i, key) if key else (field, i),
-                },
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def _overridden(model: type[_Settings], settings: _Settings, override: BaseModel | None) -> _Settings:
+    """Settings with those in place that the override names. Errors: `ValidationError` when they do not go together."""
+    if override is None:
+        return settings
+    named = {field: getattr(override, field) for field in override.model_fields_set}
+    return model.model_validate({**dict(settings), **named})
+
+
+def _refuse_small(spec: ClassSpec, at: tuple[str, ...]) -> None:
+    """Refuse a quota that does not hold what its seat needs."""
+    quota = spec.quota
+    if amount(quota.container_memory_limit) < amount(quota.container_memory):
+        raise _mistake(
+            f"container_memory_limit {quota.container_memory_limit} is less than {quota.container_memory}",
+            f"write container_memory_limit: {quota.container_memory} or more",
+            at=at,
+        )
+    for field, need in spec.needs().items():
+        given = getattr(quota, field)
+        if (amount(given) if isinstance(given, str) else given) < need:
+            right = gibibytes(need) if field in ("memory", "storage") else f"{need.normalize():f}"
+            raise _mistake(
+                f"{given} does not hold all notebooks of a seat and a pipeline run beside them",
+                f"write {field}: {right} or more",
+                at=(*at, field),
             )
 
 
-def load(path: Path) -> ClassSpec:
-    """Read a class file. A relative path in it is taken from the file's own folder, `~` is the home directory.
+def _refuse_twice(field: str, values: list[str], key: str) -> None:
+    first: dict[str, int] = {}
+    for i, value in enumerate(values):
+        if value in first:
+            raise _mistake(
+                f"{value!r} is given twice, first as number {first[value] + 1} of {field}",
+                f"give number {i + 1} another {key}" if key else "take one of the two away",
+                at=(field, i, key) if key else (field, i),
+            )
+        first[value] = i
 
-    Errors: `ClassFileError`, whatever the file is.
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known)[:_PROBLEMS_SHOWN])}"
+
+
+def load(path: Path) -> ClassSpec:
+    """Read a class file and the roster it names. A relative path in it is taken from its own folder, `~` is one's home.
+
+    Errors: `ClassFileError`, whatever the files are.
     """
     root = _compose(path)
     problems = list(_twice_named(path, root))
@@ -407,53 +794,98 @@ def load(path: Path) -> ClassSpec:
         raise ClassFileError((_yaml_problem(path, error),)) from None
     except (ValueError, OverflowError, TypeError) as error:
         raise _refusal(path, f"holds a value that cannot be read ({error})", "put such values in quotes") from None
+    rows = _roster(path, root, data)
+    if rows is not None and isinstance(besides := data.get("students") or [], list):
+        data = {**data, "students": [*(row.cells for row in rows.rows), *besides]}
     try:
-        spec = ClassSpec.model_validate(data)
+        return ClassSpec.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
         # A list whose every member is refused counts as empty too; the members' own mistakes say it better.
         inner = {details["loc"][:1] for details in mistakes if len(details["loc"]) > 1}
-        found = [_problem(path, root, d) for d in mistakes if not (d["type"] == "too_short" and d["loc"] in inner)]
-        raise ClassFileError(tuple(sorted(found, key=lambda problem: problem.line))) from None
-    if isinstance(spec.platform, Platform):
-        folder = path.resolve().parent
-        places = {
-            field: folder / Path(value).expanduser()
-            for field in ("kubeconfig", "ca_file", "volume_directory")
-            if (value := getattr(spec.platform, field)) is not None
-        }
-        spec = spec.model_copy(update={"platform": spec.platform.model_copy(update=places)})
-    return spec
+        shown = [each for each in mistakes if not (each["type"] == "too_short" and each["loc"] in inner)]
+        found = [_problem(path, root, rows, each) for each in shown]
+        raise ClassFileError(tuple(sorted(found, key=lambda each: (each.file != path, each.line)))) from None
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, of which `construct_document` is used alone: composing and constructing are two steps here."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Roster:
+    """The students that stand in a file of their own; they come before those in the class file."""
+
+    file: Path
+    rows: tuple[roster.Row, ...]
+
+
+def _roster(path: Path, root: yaml.MappingNode, data: Mapping[str, Any]) -> _Roster | None:
+    """The roster that a class file names; None when it names none, or none that validation lets pass."""
+    if data.get("roster") is None:
+        return None
+    line, _ = _locate(root, ["roster"])
+    try:
+        file = path.parent / _path(data["roster"])
+    except PydanticCustomError as error:
+        context = error.context or {}
+        mistake = Problem(file=path, line=line, field="roster", wrong=context["wrong"], mend=context["mend"])
+        raise ClassFileError((mistake,)) from None
+    try:
+        return _Roster(file=file, rows=roster.rows(_text(file)))
+    except _Unreadable as error:
+        mend = "name the CSV file of the students, from this file's folder"
+        if error.line:
+            raise _refusal(file, error.wrong, "save it as CSV in UTF-8", error.line) from None
+        mistake = Problem(file=path, line=line, field="roster", wrong=f"{file}: {error.wrong}", mend=mend)
+        raise ClassFileError((mistake,)) from None
+    except roster.RosterMistake as error:
+        mistake = Problem(file=file, line=error.line, field=error.column, wrong=error.wrong, mend=error.mend)
+        raise ClassFileError((mistake,)) from None
+
+
 def _refusal(path: Path, wrong: str, mend: str, line: int = 0) -> ClassFileError:
     return ClassFileError((Problem(file=path, line=line, field="", wrong=wrong, mend=mend),))
 
 
-def _compose(path: Path) -> yaml.MappingNode:
+class _Unreadable(Exception):
+    """A file that is no text of a sensible size. `line` counts from 1; 0 when there is none to point at."""
+
+    def __init__(self, wrong: str, line: int = 0) -> None:
+        self.wrong, self.line = wrong, line
+        super().__init__(wrong)
+
+
+def _text(file: Path) -> str:
+    """The text of a file. Errors: `_Unreadable`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES_MAX + 1)
+        with file.open("rb") as opened:
+            content = opened.read(_FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        raise _refusal(
-            path, "there is no such file", "name the class file, for example labs/classes/demo.yaml"
-        ) from None
+        raise _Unreadable("there is no such file") from None
     except IsADirectoryError:
-        raise _refusal(path, "is a directory", f"name the class file in it, for example {path / 'demo.yaml'}") from None
+        raise _Unreadable("is a directory") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _refusal(path, f"cannot be read ({reason})", "name a readable class file") from None
+        raise _Unreadable(f"cannot be read ({reason})") from None
     if len(content) > _FILE_BYTES_MAX:
-        raise _refusal(path, "is larger than 1 MiB", "a class file is a few kilobytes of YAML: name that file")
+        raise _Unreadable("is larger than 1 MiB")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _refusal(path, "is not UTF-8 text", "save it as UTF-8, or name the class file", line) from None
+        raise _Unreadable("is not UTF-8 text", content.count(b"\n", 0, error.start) + 1) from None
+
+
+def _compose(path: Path) -> yaml.MappingNode:
+    try:
+        text = _text(path)
+    except _Unreadable as error:
+        mend = "save it as UTF-8, or name the class file" if error.line else "name the class file"
+        if path.is_dir():
+            mend = f"name the class file in it, for example {path / 'demo.yaml'}"
+        elif not error.line:
+            mend = "name a class file, for example labs/classes/demo.yaml"
+        raise _refusal(path, error.wrong, mend, error.line) from None
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -517,9 +949,16 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _problem(path: Path, root: yaml.MappingNode, details: ErrorDetails) -> Problem:
+def _problem(path: Path, root: yaml.MappingNode, named: _Roster | None, details: ErrorDetails) -> Problem:
     context = details.get("ctx", {})
     location = [*details["loc"], *context.get("at", ())]
+    if named and location[0] == "students" and len(location) > 1 and isinstance(location[1], int):
+        if location[1] < len(named.rows):
+            wrong, mend = _explain(details, location)
+            column = str(location[2]) if len(location) > 2 else ""
+            line = named.rows[location[1]].line
+            return Problem(file=named.file, line=line, field=column, wrong=wrong, mend=mend)
+        location[1] -= len(named.rows)
     line, steps = _locate(root, location)
     field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     wrong, mend = _explain(details, steps)
@@ -527,7 +966,7 @@ def _problem(path: Path, root: yaml.MappingNode, details: ErrorDetails) -> Probl
 
 
 def _locate(root: yaml.MappingNode, location: list[int | str]) -> tuple[int, list[int | str]]:
-    """The line of a field, and its path without the names that pydantic adds for the members of a union."""
+    """The line of a field, and its path without what pydantic adds: members of a union, and the mark of a key."""
     node: yaml.Node = root
     line = _line(root)
     steps: list[int | str] = []
@@ -536,21 +975,22 @@ def _locate(root: yaml.MappingNode, location: list[int | str]) -> tuple[int, lis
             node = node.value[step]
             line = _line(node)
         elif isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            pair = next(((key, value) for key, value in node.value if str(key.value) == str(step)), None)
             if pair is not None:
                 line, node = _line(pair[0]), pair[1]
             elif step in ("kubeflow", "one-machine") and i == 1:
                 continue
-        steps.append(step)
+        if step != "[key]":
+            steps.append(step)
     return line, steps
 
 
 def _explain(details: ErrorDetails, steps: list[int | str]) -> tuple[str, str]:
     """What is wrong and what would be right, from pydantic's finding."""
     kind, given = details["type"], details["input"]
-    model, examples = _field(steps, platform="kubeflow" if "kubeflow" in details["loc"] else "one-machine")
+    model, known_name, examples = _field(steps, OneMachine if "one-machine" in details["loc"] else Platform)
     name = str(steps[-1]) if steps else ""
-    example = f"write for example `{_example(name, examples)}`" if examples else "see labs/classes/demo.yaml"
+    example = f"write for example `{_example(known_name, examples)}`" if examples else "see labs/classes/demo.yaml"
     match kind:
         case "mistake":
             return details["msg"], str(details.get("ctx", {}).get("mend", example))
@@ -574,35 +1014,49 @@ def _explain(details: ErrorDetails, steps: list[int | str]) -> tuple[str, str]:
 
 
 def _example(name: str, examples: list[Any]) -> str:
-    value = examples[0]
-    text = (
-        value
-        if isinstance(value, str)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-    )
-    return f"{name}: {text}" if name and not name.isdigit() else text
+    return f"{name}: {in_one_line(examples[0])}" if name else in_one_line(examples[0])
 
 
-def _field(steps: list[int | str], platform: str) -> tuple[type[BaseModel] | None, list[Any]]:
-    """The model that holds the field at `steps`, and the examples that field carries."""
-    model: type[BaseModel] | None = ClassSpec
-    holder, examples = model, list[Any]()
+def in_one_line(value: object) -> str:
+    """A value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _field(steps: list[int | str], platform: type[BaseModel]) -> tuple[type[BaseModel] | None, str, list[Any]]:
+    """The model that holds the field at `steps`, the field's name, and the examples it carries."""
+    holder, name, examples = None, "", list[Any]()
+    annotation: object = ClassSpec
     for step in steps:
-        if isinstance(step, int):
+        annotation = _choice(annotation, platform)
+        if isinstance(annotation, type) and not get_origin(annotation) and issubclass(annotation, BaseModel):
+            known = annotation.model_fields.get(str(step))
+            holder, name = annotation, str(step)
+            examples = list(known.examples or []) if known else []
+            annotation = known.annotation if known else None
+        elif get_origin(annotation) in (tuple, dict):
+            annotation = get_args(annotation)[0 if get_origin(annotation) is tuple else 1]
+        else:
+            break
+    return holder, name, examples
+
+
+def _choice(annotation: object, platform: type[BaseModel]) -> object:
+    """What a field holds, where it may also hold nothing, or one platform or the other."""
+    while get_origin(annotation) in (Union, types.UnionType, Annotated):
+        inner = get_args(annotation)
+        if get_origin(annotation) is Annotated:
+            annotation = inner[0]
             continue
-        holder = model
-        known = model.model_fields.get(step) if model else None
-        examples = list(known.examples or []) if known else []
-        choices = list(_models(known.annotation)) if known else []
-        model = next((m for m in choices if m is (Platform if platform == "kubeflow" else OneMachine)), None)
-        model = model or (choices[0] if choices else None)
-    return holder, examples
+        held = [each for each in inner if each is not type(None)]
+        annotation = next((each for each in held if _choice(each, platform) is platform), held[0])
+    return annotation
 
 
-def _models(annotation: object) -> Iterator[type[BaseModel]]:
+def models(annotation: object) -> Iterator[type[BaseModel]]:
     """The models named anywhere within a field's annotation."""
     if isinstance(annotation, type) and not get_origin(annotation) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType, tuple, Annotated):
+    elif get_origin(annotation) in (Union, types.UnionType, tuple, dict, Annotated):
         for inner in get_args(annotation):
-            yield from _models(inner)
+            yield from models(inner)

@@ -31,6 +31,8 @@ BETWEEN_LOOKS_SECONDS: Final = 3.0
 
 # Every kind a seat is made of, by where the cluster lists it.
 _KINDS: Final = {
+    # Before Namespace: the profile controller would make a namespace again whose Profile is still there.
+    "Profile": "/apis/kubeflow.org/v1/profiles",
     "Namespace": "/api/v1/namespaces",
     "Notebook": "/apis/kubeflow.org/v1/notebooks",
     "PersistentVolumeClaim": "/api/v1/persistentvolumeclaims",
@@ -45,6 +47,7 @@ _KINDS: Final = {
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "IngressRoute": "/apis/traefik.io/v1alpha1/ingressroutes",
     "Middleware": "/apis/traefik.io/v1alpha1/middlewares",
+    "Certificate": "/apis/cert-manager.io/v1/certificates",
     "Password (dex)": "/apis/dex.coreos.com/v1/passwords",
 }
 

@@ -2,15 +2,25 @@
 
 import json
 import re
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from cryptography import x509
 
-from infra import naming
+from infra import cluster, naming
+from infra.access import FileUnreadable, _SelfSignedProvider, read
+from infra.bucket import BucketElsewhere, Settings, Store, _BucketProvider, configure, configured
+from infra.classroom import Taken, refuse_taken
 from infra.identity import PASSWORD_PATTERN, password
 from infra.seat import policies, quota
-from infra.spec import ClassSpec, Platform, amount
-from tests.unit.conftest import Registered, Stamped, is_secret
+from infra.spec import RESERVED_VARIABLES, ClassSpec, Platform, amount
+from tests.unit import conftest
+from tests.unit.conftest import Registered, Stamped, is_secret, stamp
 
 _KUBERNETES = "kubernetes:"
 
@@ -220,3 +230,278 @@ def test_a_password_can_be_read_aloud_and_two_are_never_alike() -> None:
     made = {password() for _ in range(200)}
     assert len(made) == 200
     assert all(re.fullmatch(PASSWORD_PATTERN, each) for each in made)
+
+
+def _class(**fields: Any) -> ClassSpec:
+    """A class of alice and bob with one small notebook, and with `fields` as a class file has them."""
+    students = [{"id": name, "email": f"{name}@example.org"} for name in ("alice", "bob")]
+    notebook = {"name": "cpu-notebook", "cpu": "100m", "memory": "1Gi"}
+    return ClassSpec.model_validate({"name": "demo", "students": students, "notebooks": [notebook], **fields})
+
+
+def _pod(stamped: Stamped, student: str) -> dict[str, Any]:
+    made = _one(stamped, "Notebook", f"demo-{student}", "cpu-notebook")
+    return dict(made.inputs["spec"]["template"]["spec"])
+
+
+def test_a_notebook_lands_where_the_class_file_lets_it(platform: Platform) -> None:
+    notebook = {
+        "name": "cpu-notebook",
+        "image": "registry.example.org/own:1",
+        "shared_memory": "1Gi",
+        "environment": {"OMP_NUM_THREADS": "2"},
+        "node_selector": {"pool": "gpu"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    pod = _pod(stamp(_class(notebooks=[notebook]), platform), "alice")
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    (container,) = pod["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert container["image"] == environment["CLASS_IMAGE"] == "registry.example.org/own:1"
+    assert environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_class_file_cannot_set_a_variable_that_the_seat_sets(stamped: Stamped) -> None:
+    pod = _one(stamped, "Notebook", "demo-alice", "cpu-notebook").inputs["spec"]["template"]["spec"]
+    assert {entry["name"] for entry in pod["containers"][0]["env"]} <= RESERVED_VARIABLES
+
+
+def test_idle_kernels_and_terminals_are_ended_only_when_the_class_file_says_so(platform: Platform) -> None:
+    busy, idle = (_pod(stamp(_class(idle_minutes=minutes), platform), "alice") for minutes in (None, 30))
+    assert "cull" not in busy["containers"][0]["command"][2]
+    command = idle["containers"][0]["command"][2]
+    assert command.startswith(busy["containers"][0]["command"][2])
+    assert "--MappingKernelManager.cull_idle_timeout=1800 " in command
+    assert "--MappingKernelManager.cull_connected=True " in command
+    assert "--TerminalManager.cull_inactive_timeout=1800 " in command
+
+
+def test_an_override_is_in_that_students_seat_alone(platform: Platform) -> None:
+    bob = {"notebooks": {"cpu-notebook": {"memory": "4Gi"}}, "quota": {"memory": "48Gi"}}
+    made = stamp(_class(overrides={"bob": bob}), platform)
+    memory = {name: _pod(made, name)["containers"][0]["resources"]["limits"]["memory"] for name in ("alice", "bob")}
+    assert memory == {"alice": "1Gi", "bob": "4Gi"}
+    bounds = {
+        name: _one(made, "ResourceQuota", f"demo-{name}", "seat").inputs["spec"]["hard"]["limits.memory"]
+        for name in ("alice", "bob")
+    }
+    assert bounds == {"alice": "32Gi", "bob": "48Gi"}
+
+
+def test_the_session_stands_on_each_namespace_in_utc(platform: Platform, stamped: Stamped) -> None:
+    session = {"start": "2026-12-01 09:00", "end": "2026-12-01 17:00", "time_zone": "Asia/Seoul"}
+    for namespace in stamp(_class(session=session), platform).of("Namespace"):
+        annotations = namespace.metadata["annotations"]
+        assert annotations["kubeflow-classroom/session-start"] == "2026-12-01T00:00:00Z"
+        assert annotations["kubeflow-classroom/session-end"] == "2026-12-01T08:00:00Z"
+    assert not any("session" in key for each in stamped.of("Namespace") for key in each.metadata["annotations"])
+
+
+def test_runs_and_bucket_are_in_the_region_of_the_class_file(platform: Platform) -> None:
+    made = stamp(_class(bucket={"region": "eu-west-1", "versioning": True, "lifecycle_days": 30}), platform)
+    provider = json.loads(_one(made, "ConfigMap", "demo-alice", "kfp-launcher").inputs["data"]["providers"])
+    assert provider["s3"]["default"]["region"] == "eu-west-1"
+    repository = json.loads(_one(made, "ConfigMap", "demo-alice", "artifact-repositories").inputs["data"]["seat"])
+    assert repository["s3"]["region"] == "eu-west-1"
+    for bucket in made.of("Bucket"):
+        if bucket.type.startswith("pulumi-python:"):
+            assert bucket.inputs["settings"] == {"region": "eu-west-1", "versioning": True, "lifecycle_days": 30}
+
+
+class _S3:
+    """A bucket's versioning and lifecycle, as S3 keeps them."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.rules: list[dict[str, Any]] = []
+        self.writes = 0
+
+    def get_bucket_versioning(self, **_: Any) -> dict[str, Any]:
+        return {"Status": self.status} if self.status else {}
+
+    def put_bucket_versioning(self, *, VersioningConfiguration: dict[str, str], **_: Any) -> None:  # noqa: N803
+        self.status, self.writes = VersioningConfiguration["Status"], self.writes + 1
+
+    def get_bucket_lifecycle_configuration(self, **_: Any) -> dict[str, Any]:
+        if not self.rules:
+            raise ClientError({"Error": {"Code": "NoSuchLifecycleConfiguration"}}, "GetBucketLifecycleConfiguration")
+        return {"Rules": self.rules}
+
+    def put_bucket_lifecycle_configuration(self, *, LifecycleConfiguration: dict[str, Any], **_: Any) -> None:  # noqa: N803
+        self.rules, self.writes = LifecycleConfiguration["Rules"], self.writes + 1
+
+    def delete_bucket_lifecycle(self, **_: Any) -> None:
+        self.rules = []
+
+
+def test_a_bucket_gets_the_settings_of_the_class_file_and_loses_those_that_it_drops() -> None:
+    s3 = _S3()
+    store = Store(endpoint="http://s3.example.org", s3=s3, iam=None)
+    wanted = Settings(versioning=True, lifecycle_days=7)
+    for _ in range(2):
+        configure(store, "demo-alice", wanted)
+        assert configured(store, "demo-alice") == wanted
+    assert s3.writes == 2
+    configure(store, "demo-alice", Settings())
+    assert (s3.status, s3.rules) == ("Suspended", [])
+    assert configured(store, "demo-alice") == Settings()
+
+
+def test_a_bucket_is_changed_when_its_settings_are_and_never_moved() -> None:
+    provider = _BucketProvider()
+    intact = dict.fromkeys(("policy_intact", "tags_intact", "key_intact"), True)
+    place = {"endpoint": "http://s3.example.org", "region": "us-east-1", "kubeconfig": "", "namespace": ""}
+    address = {**place, "secret": "", "access_key_field": "", "secret_key_field": ""}
+    holding = dict.fromkeys(("class_name", "student", "bucket", "user", "policy"), "x")
+    plain = {"address": address, "holding": holding, **intact}
+    # Pulumi gives back every number as a float.
+    kept = {**plain, "settings": {**asdict(Settings(versioning=True)), "lifecycle_days": 0.0}}
+    assert not provider.diff("x", kept, {**plain, "settings": asdict(Settings(versioning=True))}).changes
+    assert provider.diff("x", kept, plain).changes
+    assert not provider.diff("x", kept, plain).replaces
+    with pytest.raises(BucketElsewhere, match="lies in the object store's own region and cannot be moved"):
+        provider.update("x", plain, {**plain, "settings": asdict(Settings(region="eu-west-1"))})
+
+
+def test_students_are_told_the_host_name_of_the_class(platform: Platform) -> None:
+    made = stamp(_class(access={"host": "class.example.org"}), platform)
+    assert made.outputs["gateway"] == "https://class.example.org/"
+    url = made.outputs["seats"]["alice"]["notebooks"]["cpu-notebook"]
+    assert url == "https://class.example.org/notebook/demo-alice/cpu-notebook/"
+    assert {each.metadata["namespace"] for each in made.of("IngressRoute")} == {"demo-alice", "demo-bob"}
+
+
+@pytest.mark.parametrize(
+    ("tls", "secret", "kinds"),
+    [
+        ({"kind": "secret", "secret": "given"}, "given", set()),
+        ({"kind": "self-signed"}, "classroom-demo", {"SelfSigned", "Secret"}),
+        ({"kind": "files"}, "classroom-demo", {"Secret"}),
+        ({"kind": "cert-manager", "issuer": "letsencrypt"}, "classroom-demo", {"Certificate"}),
+    ],
+)
+def test_the_gateway_shows_the_certificate_of_the_class_and_its_key_is_where_no_student_reads(
+    platform: Platform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tls: dict[str, Any],
+    secret: str,
+    kinds: set[str],
+) -> None:
+    made_of_it = {"certificate": "made-certificate", "key": "made-key"}
+    monkeypatch.setitem(conftest._MADE, "pulumi-python:dynamic/classroom:SelfSigned", made_of_it)
+    if tls["kind"] == "files":
+        for field in ("certificate_file", "key_file"):
+            (tmp_path / field).write_text(field)
+            tls = {**tls, field: str(tmp_path / field)}
+    made = stamp(_class(access={"host": "class.example.org", "tls": tls}), platform)
+    at_gateway = [each for each in made.resources if each.metadata.get("namespace") == "gateway"]
+    (route,) = [each for each in at_gateway if each.kind == "IngressRoute"]
+    assert route.inputs["spec"]["tls"] == {"secretName": secret}
+    (rule,) = route.inputs["spec"]["routes"]
+    assert rule["match"].startswith("Host(`class.example.org`) && ")
+    assert rule["services"] == [{"kind": "TraefikService", "name": "noop@internal"}]
+    made_for_it = {each.kind for each in at_gateway} - {"IngressRoute"}
+    made_for_it |= {each.kind for each in made.of("SelfSigned")}
+    assert made_for_it == kinds
+    for each in at_gateway:
+        assert naming.labels("demo").items() <= each.metadata["labels"].items()
+        if each.kind == "Secret":
+            assert each.inputs["type"] == "kubernetes.io/tls"
+            assert is_secret(each.inputs["data"]) or is_secret(each.inputs["data"]["tls.key"])
+        if each.kind == "Certificate":
+            assert each.inputs["spec"]["dnsNames"] == ["class.example.org"]
+            assert each.inputs["spec"]["issuerRef"]["name"] == "letsencrypt"
+            assert each.inputs["spec"]["secretTemplate"]["labels"] == naming.labels("demo")
+
+
+def test_a_self_signed_certificate_is_for_its_host_and_renewed_before_it_ends() -> None:
+    provider = _SelfSignedProvider()
+    props = {"host": "class.example.org"}
+    made = provider.create(props).outs or {}
+    certificate = x509.load_pem_x509_certificate(made["certificate"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["class.example.org"]
+    assert certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=300)
+    assert not provider.diff("", made, props).changes
+    assert provider.diff("", made, {"host": "other.example.org"}).replaces == ["host"]
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path) -> None:
+    with pytest.raises(FileUnreadable, match=r"none.crt: cannot be read .*; mend `access.tls.key_file` in"):
+        read(tmp_path / "none.crt", "access.tls.key_file")
+    assert FileUnreadable.exit_code == 2
+
+
+@pytest.fixture(scope="session")
+def profiled(platform: Platform) -> Stamped:
+    """A class on a Kubeflow that has the profile controller."""
+    elsewhere = platform.model_copy(update={"kind": "kubeflow"})
+    session = {"start": "2026-12-01 09:00", "end": "2026-12-01 17:00"}
+    return stamp(_class(tenancy="profile", platform=elsewhere, session=session), elsewhere)
+
+
+# kubeflow/kubeflow components/profile-controller/config/crd/bases/kubeflow.org_profiles.yaml, v1, the fields of `spec`.
+_PROFILE_OWNER = {"apiGroup", "kind", "name", "namespace"}
+_PROFILE_SPEC = {"owner", "plugins", "resourceQuotaSpec"}
+_PROFILE_QUANTITY = re.compile(
+    r"(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?"
+)
+
+
+def test_a_profile_has_its_owner_and_the_quota_as_kubeflow_publishes_them(profiled: Stamped) -> None:
+    profiles = sorted(profiled.of("Profile"), key=lambda each: each.name)
+    assert [each.metadata["name"] for each in profiles] == ["demo-alice", "demo-bob"]
+    for each, student in zip(profiles, ("alice", "bob"), strict=True):
+        assert each.inputs["apiVersion"] == "kubeflow.org/v1"
+        assert "namespace" not in each.metadata
+        spec = each.inputs["spec"]
+        assert spec.keys() <= _PROFILE_SPEC
+        assert spec["owner"].keys() <= _PROFILE_OWNER
+        assert spec["owner"] == {"kind": "User", "name": f"{student}@example.org"}
+        assert spec["resourceQuotaSpec"] == {"hard": quota(_class())}
+        assert all(_PROFILE_QUANTITY.fullmatch(value) for value in spec["resourceQuotaSpec"]["hard"].values())
+        # Set last by the controller, when all of its own things stand.
+        assert each.metadata["annotations"]["pulumi.com/waitFor"] == (
+            "jsonpath={.metadata.finalizers[0]}=profile-finalizer"
+        )
+
+
+def test_what_the_profile_controller_makes_is_not_made_a_second_time(profiled: Stamped) -> None:
+    kinds = {each.kind for each in _of_student(profiled, "alice")}
+    assert not {"ResourceQuota", "ServiceAccount", "RoleBinding"} & kinds
+    assert {"Profile", "Namespace", "LimitRange", "NetworkPolicy", "Notebook", "Secret", "ConfigMap"} <= kinds
+
+
+def test_the_controllers_namespace_is_marked_as_ours_and_its_pod_security_left_alone(profiled: Stamped) -> None:
+    for namespace in profiled.of("Namespace"):
+        labels = namespace.metadata["labels"]
+        assert labels["classroom"] == "demo"
+        assert "pod-security.kubernetes.io/enforce" not in labels
+        assert namespace.metadata["annotations"]["owner"].endswith("@example.org")
+        assert namespace.metadata["annotations"]["kubeflow-classroom/session-end"] == "2026-12-01T17:00:00Z"
+
+
+def _standing(monkeypatch: pytest.MonkeyPatch, objects: dict[str, list[dict[str, Any]]]) -> None:
+    """A cluster in which nothing but `objects`, by the last part of their path, stands."""
+    monkeypatch.setattr(cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(cluster, "get", lambda _, path: {"items": objects.get(path.rpartition("/")[2], [])})
+
+
+def test_a_namespace_or_profile_of_somebody_else_is_refused_and_ours_is_taken_up_again(
+    monkeypatch: pytest.MonkeyPatch, platform: Platform
+) -> None:
+    elsewhere = platform.model_copy(update={"kind": "kubeflow"})
+    spec = _class(tenancy="profile", platform=elsewhere)
+    foreign = {"metadata": {"name": "demo-alice"}}
+    ours = {"metadata": {"name": "demo-alice", "labels": naming.labels("demo", "alice")}}
+    for objects in ({"namespaces": [foreign]}, {"profiles": [foreign], "namespaces": [ours]}):
+        _standing(monkeypatch, objects)
+        with pytest.raises(Taken, match="demo-alice of student alice stands already"):
+            refuse_taken(spec, elsewhere)
+    # The controller had made the namespace when `up` was killed, before it was marked.
+    for objects in ({}, {"profiles": [ours], "namespaces": [foreign]}, {"profiles": [ours], "namespaces": [ours]}):
+        _standing(monkeypatch, objects)
+        refuse_taken(spec, elsewhere)

@@ -1,12 +1,22 @@
 """Every mistake in a class file is answered with file, line, field, what is wrong and what would be right."""
 
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, Literal
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.spec import ClassFileError, ClassSpec, Gpu, OneMachine, Platform, amount, load
+from infra.class_file import example, schema
+from infra.spec import ClassFileError, ClassSpec, Gpu, OneMachine, Platform, Problem, amount, load
+
+_DEMO = Path(__file__).parents[2] / "labs" / "classes" / "demo.yaml"
 
 _LEAST = "name: demo\nstudents:\n  - {id: alice, email: alice@example.org}\n"
 _PLATFORM = """\
@@ -24,6 +34,14 @@ def _load(directory: Path, text: str | bytes) -> ClassSpec:
     file = directory / "class.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load(file)
+
+
+def _found(directory: Path, text: str) -> tuple[ClassSpec | None, tuple[Problem, ...]]:
+    """The class, or what is wrong with its file."""
+    try:
+        return _load(directory, text), ()
+    except ClassFileError as error:
+        return None, error.problems
 
 
 def _refusal(directory: Path, text: str | bytes) -> str:
@@ -87,6 +105,100 @@ def test_what_is_left_out_takes_the_reference_class(tmp_path: Path) -> None:
         (
             "platform: {kind: minikube}\n",
             "class.yaml:4: platform: is not a platform; write `kind: one-machine` or `kind: kubeflow` below it",
+        ),
+        (
+            "notebooks: [{name: x, memory: 1Gi, shared_memory: 2Gi}]\n",
+            "class.yaml:4: notebooks[0]: shared_memory 2Gi is more than the memory limit 1Gi, of which it is a part; "
+            "write shared_memory: 1Gi or less",
+        ),
+        (
+            "notebooks:\n- name: x\n  environment:\n    NB_PREFIX: /\n",
+            "class.yaml:7: notebooks[0].environment.NB_PREFIX: NB_PREFIX is set by the program; "
+            "give it another name, for example MY_NB_PREFIX",
+        ),
+        (
+            "notebooks:\n- name: x\n  tolerations:\n  - {operator: Equal}\n",
+            "class.yaml:7: notebooks[0].tolerations[0].key: is a toleration without a key; "
+            "write its `key`, or `operator: Exists`",
+        ),
+        (
+            "overrides: {alicia: {}}\n",
+            "class.yaml:4: overrides.alicia: is no student's id; did you mean alice?",
+        ),
+        (
+            "overrides:\n  alice:\n    notebooks:\n      cpu-notebok: {}\n",
+            "class.yaml:7: overrides.alice.notebooks.cpu-notebok: is no notebook of the class; "
+            "did you mean cpu-notebook?",
+        ),
+        (
+            "overrides:\n  alice:\n    notebooks:\n      cpu-notebook: {cpu_limit: 1}\n",
+            "class.yaml:7: overrides.alice.notebooks.cpu-notebook: cpu_limit 1 is less than cpu 2; "
+            "write cpu_limit: 2 or more",
+        ),
+        (
+            "overrides:\n  alice:\n    notebooks:\n      gpu-notebook: {memory: 20Gi}\n",
+            "class.yaml:5: overrides.alice.quota.memory: 32Gi does not hold all notebooks of a seat and a pipeline run "
+            "beside them; write memory: 38Gi or more",
+        ),
+        (
+            "overrides:\n  alice:\n    notebooks:\n      gpu-notebook:\n        memori: 20Gi\n",
+            "class.yaml:8: overrides.alice.notebooks.gpu-notebook.memori: is not a known field; did you mean memory?",
+        ),
+        (
+            "bucket: {lifecycle_days: soon}\n",
+            "class.yaml:4: bucket.lifecycle_days: 'soon' is refused (should be a valid integer); "
+            "write for example `lifecycle_days: 30`",
+        ),
+        (
+            "session: {start: tomorrow, end: 2026-12-01 17:00}\n",
+            "class.yaml:4: session.start: 'tomorrow' is not a date and a time; write for example 2026-12-01 09:00",
+        ),
+        (
+            "session: {start: 2026-12-01 17:00, end: 2026-12-01 09:00}\n",
+            "class.yaml:4: session.end: is not after the start; write an end after 2026-12-01 17:00",
+        ),
+        (
+            "session: {start: 2026-12-01 09:00, end: 2026-12-01 17:00, time_zone: Soul}\n",
+            "class.yaml:4: session.time_zone: 'Soul' is no IANA time zone that this machine knows; "
+            "write for example Asia/Seoul",
+        ),
+        (
+            "access: {host: 198.18.0.100}\n",
+            "class.yaml:4: access.host: '198.18.0.100' is not a host name; write for example class.example.org",
+        ),
+        (
+            "access: {tls: {kind: self-signed}}\n",
+            "class.yaml:4: access.tls: says nothing without a host name; write `host: class.example.org` beside it",
+        ),
+        (
+            "access: {host: a.example.org, tls: {kind: files, certificate_file: a.crt}}\n",
+            "class.yaml:4: access.tls.key_file: is missing, which `kind: files` needs; "
+            "write for example `key_file: gateway.key`",
+        ),
+        (
+            "access: {host: a.example.org, tls: {kind: self-signed, issuer: x}}\n",
+            "class.yaml:4: access.tls.issuer: is not looked at with `kind: self-signed`; "
+            "take it away, or write `kind: cert-manager`",
+        ),
+        (
+            "tenancy: profile\n",
+            "class.yaml:4: tenancy: profile needs Kubeflow's profile controller, which the one-machine platform does "
+            "not have; write `tenancy: namespace`, or name another Kubeflow under `platform`",
+        ),
+        (
+            "prices: {cpu_core_hour: -1}\n",
+            "class.yaml:4: prices.cpu_core_hour: '-1' is refused (should be greater than or equal to 0); "
+            "write for example `cpu_core_hour: 0.04`",
+        ),
+        (
+            "roster: none.csv\n",
+            "class.yaml:4: roster: none.csv: there is no such file; "
+            "name the CSV file of the students, from this file's folder",
+        ),
+        (
+            "roster: ~nobody-of-that-name/x.csv\n",
+            "class.yaml:4: roster: '~nobody-of-that-name/x.csv' begins with a user that there is not; "
+            "write the whole path",
         ),
     ],
 )
@@ -186,3 +298,229 @@ def test_the_quota_of_the_demo_holds_its_notebooks_and_a_run(demo: ClassSpec) ->
     for field, need in demo.needs().items():
         given = getattr(demo.quota, field)
         assert need <= (amount(given) if isinstance(given, str) else given)
+
+
+def test_a_roster_in_a_file_comes_before_the_students_of_the_class_file(tmp_path: Path) -> None:
+    rows = '\ufeffEmail,id , name\r\nbob@example.org,bob,"Example, Bob"\r\n\r\nCY@example.org,cy,\r\n'
+    (tmp_path / "students.csv").write_text(rows, encoding="utf-8")
+    spec = _load(tmp_path, _LEAST + "roster: students.csv\n")
+    assert [(student.id, student.email, student.name) for student in spec.students] == [
+        ("bob", "bob@example.org", "Example, Bob"),
+        ("cy", "cy@example.org", ""),
+        ("alice", "alice@example.org", ""),
+    ]
+    assert _load(tmp_path, "name: demo\nroster: students.csv\n").students == spec.students[:2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [
+        ("", "students.csv:1: is empty; write `id,email,name` in its first line"),
+        ("id,email\n", "students.csv:1: has no students; write a line for each below its first"),
+        ("id,mail\n", "students.csv:1: 'mail' is not a known column; did you mean email?"),
+        ("id,name\n", "students.csv:1: email: is a column that is missing; write `id,email,name` in its first line"),
+        ("id,id,email\n", "students.csv:1: id: is given twice; take one of the two columns away"),
+        (
+            "id;email\n",
+            "students.csv:1: 'id;email' is not a known column; write `id,email,name` in its first line; "
+            "commas divide the columns",
+        ),
+        (
+            "id,email\na,a@x.org\n\nb,b\n",
+            "students.csv:4: email: 'b' is not an e-mail address; write for example alice@example.org",
+        ),
+        ("id,email\n,a@x.org\n", "students.csv:2: id: is missing; write for example `id: alice`"),
+        (
+            "id,email\na,a@x.org,x\n",
+            "students.csv:2: has 3 cells, but there are 2 columns; put a cell that holds a comma in double quotes",
+        ),
+        (
+            'id,email,name\na,a@x.org,"A\nB"\na,b@x.org,\n',
+            "students.csv:4: id: 'a' is given twice, first as number 1 of students; give number 2 another id",
+        ),
+        (
+            'id,email\na,"a@x.org\n',
+            "students.csv:2: is not valid CSV (unexpected end of data); "
+            "close every double quote, and write a quote inside a cell twice",
+        ),
+    ],
+)
+def test_a_mistake_in_the_roster_is_answered_with_the_rosters_own_line(tmp_path: Path, rows: str, answer: str) -> None:
+    (tmp_path / "students.csv").write_text(rows)
+    assert _refusal(tmp_path, "name: demo\nroster: students.csv\n") == answer
+
+
+def test_a_mistake_beside_a_roster_keeps_its_place_in_the_class_file(tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_text("id,email\na,a@x.org\nb,b@x.org\n")
+    answer = _refusal(tmp_path, "name: demo\nroster: students.csv\nstudents:\n- {id: c, email: c}\n")
+    assert answer.startswith("class.yaml:4: students[0].email: 'c' is not an e-mail address")
+
+
+def test_an_override_changes_one_seat_and_of_it_what_it_names_alone(tmp_path: Path) -> None:
+    text = _LEAST + "  - {id: bob, email: bob@example.org}\n"
+    text += "overrides: {bob: {notebooks: {gpu-notebook: {memory: 16Gi, gpu: null}}, quota: {memory: 48Gi}}}\n"
+    spec = _load(tmp_path, text)
+    alice, bob = (spec.of(student) for student in spec.students)
+    assert alice == spec
+    assert bob.notebooks[0] == spec.notebooks[0]
+    assert bob.notebooks[1] == spec.notebooks[1].model_copy(update={"memory": "16Gi", "gpu": None})
+    assert bob.quota == spec.quota.model_copy(update={"memory": "48Gi"})
+    assert (alice.gpus(), bob.gpus()) == ({"nvidia.com/gpu": 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("start", "hour"),
+    [("2026-12-01 09:00", 0), ("2026-12-01T09:00:00", 0), ("2026-12-01 09:00+00:00", 9), ("2026-12-01T09:00:00Z", 9)],
+)
+def test_a_session_is_in_the_time_zone_of_the_class_unless_it_names_its_own(
+    tmp_path: Path, start: str, hour: int
+) -> None:
+    text = f"{_LEAST}session: {{start: {start}, end: 2026-12-02 01:00, time_zone: Asia/Seoul}}\n"
+    session = _load(tmp_path, text).session
+    assert session is not None
+    assert session.starts_at == datetime(2026, 12, 1, hour, tzinfo=UTC)
+    assert session.ends_at == datetime(2026, 12, 1, 16, tzinfo=UTC)
+
+
+def test_prices_are_exact(tmp_path: Path) -> None:
+    prices = _load(tmp_path, _LEAST + "prices: {currency: KRW, cpu_core_hour: 0.1, gpu_hour: {a/b: 1200}}\n").prices
+    assert prices is not None
+    assert (prices.cpu_core_hour, prices.gpu_hour) == (Decimal("0.1"), {"a/b": Decimal(1200)})
+
+
+def test_files_of_the_certificate_are_taken_from_the_files_own_folder(tmp_path: Path) -> None:
+    tls = "{kind: files, certificate_file: a.crt, key_file: /k/a.key}"
+    found = _load(tmp_path, f"{_LEAST}access: {{host: CLASS.example.org, tls: {tls}}}\n").access
+    assert found.host == "class.example.org"
+    assert found.tls is not None
+    assert (found.tls.certificate_file, found.tls.key_file) == (tmp_path.resolve() / "a.crt", Path("/k/a.key"))
+
+
+def _uncommented(text: str, mark: str) -> str:
+    return re.sub(rf"^{re.escape(mark)} ", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("platform", ["one-machine", "kubeflow"])
+def test_the_file_that_init_writes_is_a_class_whatever_of_it_is_uncommented(
+    tmp_path: Path, platform: Literal["one-machine", "kubeflow"]
+) -> None:
+    (tmp_path / "students.csv").write_text("id,email\nbob,bob@example.org\n")
+    written = example(platform)
+    plain = _load(tmp_path, written)
+    assert plain.platform.kind == platform
+    assert _load(tmp_path, _uncommented(written, "#")) == plain
+
+    everything = _load(tmp_path, _uncommented(_uncommented(written, "#"), "#+"))
+    left_out = {name for name, value in everything if value in (None, {}, ())}
+    assert left_out == set()
+    assert [student.id for student in everything.students] == ["bob", "alice"]
+
+
+def _properties(part: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for field, described in part["properties"].items():
+        yield f"{name}.{field}", described
+
+
+def test_every_field_of_the_schema_is_described() -> None:
+    made = schema()
+    groups = made["$defs"]
+    found = [*_properties(made, "class")]
+    found += [pair for name, group in groups.items() for pair in _properties(group, name)]
+    assert len(found) > 80
+    for name, described in found:
+        referred = groups.get(described.get("$ref", "").rpartition("/")[2], {})
+        assert described.get("description") or referred.get("description"), name
+
+
+def test_an_editor_takes_by_the_schema_what_the_program_takes() -> None:
+    made = schema()
+    jsonschema.Draft202012Validator.check_schema(made)
+    checker = jsonschema.Draft202012Validator(made)
+    everything = _uncommented(_uncommented(example(), "#"), "#+")
+    for text in (_DEMO.read_text(), example(), example("kubeflow"), everything):
+        assert [error.message for error in checker.iter_errors(yaml.safe_load(text))] == []
+    for wrong in ({"name": "demo"}, {"name": "demo", "roster": "a.csv", "notebook": []}):
+        assert list(checker.iter_errors(wrong))
+
+
+_FULL: dict[str, Any] = yaml.safe_load(_uncommented(_uncommented(example(), "#"), "#+"))
+_FULL_PLATFORM: dict[str, Any] = yaml.safe_load(_uncommented(_uncommented(example("kubeflow"), "#"), "#+"))
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from _paths(value[key], (*path, key))
+
+
+def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = _with(value[path[0]], path[1:], new)
+    return copied
+
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.binary(max_size=10)
+    | st.dates()
+    | st.datetimes(timezones=st.none() | st.just(UTC))
+    | st.sampled_from(
+        [
+            "~x/y",
+            "a\0b",
+            "9" * 5000,
+            "1e400",
+            "0x1F",
+            "12:30:45",
+            "America",
+            "../..",
+            "{x}",
+            "=",
+            "<<",
+            "\ud800",
+            "\x1b[0m",
+        ]
+    )
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_SCALARS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_value_whatever_in_any_field_makes_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    full = data.draw(st.sampled_from([_FULL, _FULL_PLATFORM]))
+    for _ in range(data.draw(st.integers(1, 2))):
+        full = _with(full, data.draw(st.sampled_from(list(_paths(full)))), data.draw(_VALUES))
+    directory = tmp_path_factory.mktemp("fuzz")
+    (directory / "students.csv").write_text("id,email\nbob,bob@example.org\n")
+    spec, problems = _found(directory, yaml.safe_dump(full))
+    for problem in problems:
+        assert problem.line
+        assert problem.wrong
+        assert problem.mend
+        assert str(problem).encode()
+    if spec:
+        assert all(spec.of(student).needs() for student in spec.students)
+
+
+@given(st.binary(max_size=80) | st.text(alphabet='id,email\n"; a@.', max_size=60).map(lambda text: text.encode()))
+@settings(max_examples=60, deadline=None)
+def test_no_roster_whatever_makes_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    directory = tmp_path_factory.mktemp("fuzz")
+    for head in (b"", b"id,email,name\n"):
+        (directory / "students.csv").write_bytes(head + content)
+        _, problems = _found(directory, "name: demo\nroster: students.csv\n")
+        assert all(problem.line and problem.wrong and problem.mend for problem in problems)
