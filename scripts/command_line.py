@@ -6,14 +6,17 @@ Exit codes: 0 all proven · 1 something is wrong with the class · 2 the call wa
 """
 
 import errno
+import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
 
+from infra import class_file
 from infra.failure import Failure
 from infra.spec import ClassSpec, load
 from infra.steps import Cancelled
@@ -29,10 +32,27 @@ _ClassFile = click.argument(
     callback=lambda _context, _parameter, file: load(file),
 )
 
+_Language = click.option(
+    "--lang", "language", type=click.Choice(["en", "ko"]), default="en", help="The language of notebooks and report."
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def classroom() -> None:
     """Stand up, rehearse and take down a Kubeflow class."""
+
+
+@classroom.command()
+@click.option("--platform", type=click.Choice(["one-machine", "kubeflow"]), default="one-machine")
+def init(platform: Literal["one-machine", "kubeflow"]) -> None:
+    """Print a commented class file with every field there is."""
+    click.echo(class_file.example(platform), nl=False)
+
+
+@classroom.command()
+def schema() -> None:
+    """Print the JSON schema of class files, for editors."""
+    click.echo(json.dumps(class_file.schema(), indent=2))
 
 
 @classroom.group()
@@ -70,11 +90,12 @@ def platform_down(purge: bool) -> None:
 
 @classroom.command()
 @_ClassFile
-def up(spec: ClassSpec) -> None:
-    """Stand up every student's environment and print the logins."""
+@_Language
+def up(spec: ClassSpec, language: Literal["en", "ko"]) -> None:
+    """Stand up every student's environment, put the labs there and print the logins."""
     from scripts import verbs
 
-    handout = verbs.up(spec, verbs.reached(spec), console)
+    handout = verbs.up(spec, verbs.reached(spec), console, language=language)
     console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -93,12 +114,38 @@ def preview(spec: ClassSpec) -> None:
 
 @classroom.command()
 @_ClassFile
-def verify(spec: ClassSpec) -> None:
+@click.option("--student", "students", multiple=True, metavar="ID", help="Only this student; may be given again.")
+@click.option("--lab", "lessons", multiple=True, metavar="NAME", help="Only this lab; may be given again.")
+@click.option("--step", metavar="ID", help="Do what leads up to this step, and judge it alone.")
+@click.option("--own", is_flag=True, help="Rehearse a copy of the student's own notebook instead of the lab's.")
+@click.option("--keep", is_flag=True, help="Keep what the rehearsal makes until the next one, for a look at it.")
+@click.option("--watch", is_flag=True, help="Run nothing; show where each student stands until Ctrl-C.")
+@_Language
+def verify(
+    spec: ClassSpec,
+    students: tuple[str, ...],
+    lessons: tuple[str, ...],
+    step: str | None,
+    own: bool,
+    keep: bool,
+    watch: bool,
+    language: Literal["en", "ko"],
+) -> None:
     """Run every lab as every student in the student's own notebook and show what works."""
+    if watch and (step or own or keep):
+        raise click.UsageError("--watch runs nothing, so --step, --own and --keep say nothing to it; leave them out")
+    from labs.runner.verify import Scope
     from scripts import verbs
 
-    result, directory = verbs.verify(spec, verbs.reached(spec), console)
-    console.print(verbs.matrix(result))
+    scope = Scope(students=students, lessons=lessons, step=step)
+    # What was named is looked for before the cluster is asked.
+    scope.chosen(spec)
+    reached = verbs.reached(spec)
+    if watch:
+        result, directory = verbs.watch(spec, reached, console, scope, language)
+    else:
+        result, directory = verbs.verify(spec, reached, console, scope, language=language, own=own, keep=keep)
+    console.print(verbs.matrix(result, language))
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
     sys.exit(result.exit_code)
 

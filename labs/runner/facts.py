@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from labs.runner import mlmd
+from labs.runner.clients import mlmd
 
 Source = Literal["server", "api", "mlmd", "kubernetes", "bucket"]
 """Notebook server, KFP's API, ML Metadata, the Kubernetes API, the student's bucket."""
 
 _CONTAINER = "system.ContainerExecution"
+_IMPORTER = "system.ImporterExecution"
+_HOW_TO_REACH = "store_session_info"
+"""What KFP's launcher notes with each artifact for itself: where the object store is."""
 
 
 class _Facts(BaseModel):
@@ -98,7 +101,7 @@ class PodFacts(_Facts):
 class TaskFacts(_Facts):
     """A task of a run, in its order. `id` is KFP's, `execution` ML Metadata's, `pod` the pod's name; times are UTC, ISO
     8601. `inputs` and `outputs` are None when nothing recorded them, `log` when no log was found in the pod or the
-    bucket."""
+    bucket. One that `imports` says where something lies already: it makes nothing, and no component runs."""
 
     name: str
     after: tuple[str, ...] = ()
@@ -108,6 +111,7 @@ class TaskFacts(_Facts):
     finished: str = ""
     seconds: float | None = None
     execution: int = 0
+    imports: bool = False
     pod: str = ""
     namespace: str = ""
     inputs: dict[str, JsonValue] | None = None
@@ -215,8 +219,7 @@ def edges(pipeline_spec: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
     `pipeline_spec` is KFP's: with a platform part beside it, or alone.
     """
-    spec = pipeline_spec.get("pipeline_spec", pipeline_spec)
-    tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
+    tasks = plain_spec(pipeline_spec).get("root", {}).get("dag", {}).get("tasks", {})
     found = {}
     # The specification is a map, which JSON gives in any order.
     for name, task in sorted(tasks.items()):
@@ -231,6 +234,11 @@ def edges(pipeline_spec: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: found[name] for name in TopologicalSorter(found).static_order() if name in found}
 
 
+def plain_spec(pipeline_spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """KFP's PipelineSpec, which may have a platform part beside it."""
+    return pipeline_spec.get("pipeline_spec", pipeline_spec)
+
+
 def tasks(
     graph: Mapping[str, tuple[str, ...]],
     executions: Iterable[mlmd.Execution],
@@ -241,8 +249,9 @@ def tasks(
     known = {artifact.id: artifact for artifact in artifacts}
     happened = list(events)
     seen: dict[str, TaskFacts] = {}
-    for execution in executions:
-        if execution.type_ != _CONTAINER:
+    # The store promises no order; of a task that was tried more than once the last try counts.
+    for execution in sorted(executions, key=lambda execution: execution.id):
+        if execution.type_ not in (_CONTAINER, _IMPORTER):
             continue
         properties = mlmd.plain(execution.custom_properties.items())
         name = str(properties.get("task_name") or properties.get("display_name") or execution.name)
@@ -252,6 +261,8 @@ def tasks(
             after=graph.get(name, ()),
             state=mlmd.named(mlmd.EXECUTION_STATES, execution.last_known_state),
             seconds=milliseconds / 1000 if milliseconds >= 0 else None,
+            execution=execution.id,
+            imports=execution.type_ == _IMPORTER,
             pod=str(properties.get("pod_name") or ""),
             namespace=str(properties.get("namespace") or ""),
             inputs=properties.get("inputs") or {},
@@ -266,7 +277,33 @@ def tasks(
     return tuple((seen | waiting)[name] for name in [*graph, *(name for name in seen if name not in graph)])
 
 
+def detailed(tasks: Iterable[TaskFacts], details: Iterable[Mapping[str, Any]]) -> tuple[TaskFacts, ...]:
+    """The tasks with the id, start and end that KFP's API gives each; `details` are a run's `task_details`.
+
+    They are Argo's nodes: a task's is called as the task, and stands beside its driver's and one called `executor`.
+    """
+    by_name = {str(detail.get("display_name", "")): detail for detail in details}
+    return tuple(
+        task.model_copy(
+            update={
+                "id": str(detail.get("task_id", "")),
+                "started": moment(detail.get("start_time")),
+                "finished": moment(detail.get("end_time")),
+            }
+        )
+        if (detail := by_name.get(task.name))
+        else task
+        for task in tasks
+    )
+
+
+def moment(time: object) -> str:
+    """A time of KFP's API; empty when there is none, which the API server tells as the start of 1970."""
+    return "" if not time or str(time).startswith("1970-01-01") else str(time)
+
+
 def _artifact(artifact: mlmd.Artifact, event: mlmd.Event) -> ArtifactFacts:
+    properties = mlmd.plain([*artifact.properties.items(), *artifact.custom_properties.items()])
     named = next((step.key for step in event.path.steps if step.key), "")
     return ArtifactFacts(
         name=named or artifact.name or artifact.uri.rpartition("/")[2],
@@ -274,4 +311,6 @@ def _artifact(artifact: mlmd.Artifact, event: mlmd.Event) -> ArtifactFacts:
         uri=artifact.uri,
         state=mlmd.named(mlmd.ARTIFACT_STATES, artifact.state),
         event=mlmd.named(mlmd.EVENT_TYPES, event.type_),
+        id=artifact.id,
+        properties={key: value for key, value in properties.items() if key != _HOW_TO_REACH},
     )

@@ -5,7 +5,10 @@ in jupytext's percent format, or a notebook as it is. Cells are found by a tag. 
 in that language.
 """
 
+import functools
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,7 +28,7 @@ from pydantic import (
 )
 
 from infra.failure import CallFailure
-from labs.runner.checks import Cell, Check
+from labs.runner.checks import Cell, Check, Done, Listed
 
 LABS = Path(__file__).resolve().parent.parent
 LAB_FILE = "lab.yaml"
@@ -58,6 +61,21 @@ class Notebook(_Part):
     source: str
     server: str
     beside: tuple[str, ...] = ()
+
+
+class Data(_Part):
+    """An object that lies in the student's bucket before the lab begins: the file `from`, or what the program `makes`
+    prints. Both are paths from the lab's folder; a program prints the same bytes each time."""
+
+    object: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")
+    file: str | None = Field(default=None, alias="from")
+    makes: str | None = None
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if (self.file is None) == (self.makes is None):
+            raise ValueError(f"{self.object}: give either `from:` (a file) or `makes:` (a program that prints it)")
+        return self
 
 
 class Upload(_Part):
@@ -93,9 +111,15 @@ class Step(_Part):
 
     @field_validator("checks")
     @classmethod
-    def _own_cell(cls, checks: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
-        own = {"cell": info.data.get("cell")}
-        return tuple(c.model_copy(update=own) if isinstance(c, Cell) and c.cell is None else c for c in checks)
+    def _own(cls, checks: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
+        def of_this_step(check: Check) -> Check:
+            if isinstance(check, Cell) and check.cell is None:
+                return check.model_copy(update={"cell": info.data.get("cell")})
+            if isinstance(check, Done) and check.step is None:
+                return check.model_copy(update={"step": info.data.get("id")})
+            return check
+
+        return tuple(of_this_step(check) for check in checks)
 
     @model_validator(mode="after")
     def _deed_fits(self) -> Self:
@@ -118,6 +142,7 @@ class Lab(_Part):
     name: str
     title: Title
     notebook: Notebook
+    data: tuple[Data, ...] = ()
     steps: tuple[Step, ...] = Field(min_length=1)
     folder: Path
 
@@ -127,11 +152,15 @@ class Lab(_Part):
         if twice := sorted({step for step in ids if ids.count(step) > 1}):
             raise ValueError(f"steps are given twice: {', '.join(twice)}")
         submitting = {step.id for step in self.steps if step.makes_run}
+        uploading = {step.id for step in self.steps if step.upload}
         for step in self.steps:
             for check in step.checks:
-                run = getattr(check, "run", None)
-                if run is not None and run not in submitting:
-                    raise ValueError(f"step {step.id}: no step {run} starts a run (`submits_run`, or `does: start`)")
+                runs = check.runs if isinstance(check, Listed) else {getattr(check, "run", None)}
+                if lost := sorted(run for run in runs if run is not None and run not in submitting):
+                    raise ValueError(f"step {step.id}: no step {lost[0]} starts a run (`submits_run`, `does: start`)")
+                uploaded = getattr(check, "uploaded", None)
+                if uploaded is not None and uploaded not in uploading:
+                    raise ValueError(f"step {step.id}: no step {uploaded} uploads a pipeline (`does: upload`)")
         return self
 
     @property
@@ -146,6 +175,25 @@ class Lab(_Part):
     def step_of(self, tag: str) -> Step | None:
         """The step whose cell has that tag."""
         return next((step for step in self.steps if step.cell == tag), None)
+
+    def acting_after(self, tag: str | None) -> list[Step]:
+        """The steps that fetch, upload or start between the cell of that tag and the next cell of the lab; None: those
+        before the first cell."""
+        found: dict[str | None, list[Step]] = {}
+        last: str | None = None
+        for step in self.steps:
+            if step.does == "cell":
+                last = step.cell
+            elif step.does in ("fetch", "upload", "start"):
+                found.setdefault(last, []).append(step)
+        return found.get(tag, [])
+
+    def until(self, step: str) -> "Lab | None":
+        """The lab up to and with that step, None when it has none of that id; of an id such as 1-6/1-7 a part does."""
+        for count, each in enumerate(self.steps, 1):
+            if step == each.id or step in each.id.split("/"):
+                return self.model_copy(update={"steps": self.steps[:count]})
+        return None
 
 
 def load(name: str, labs: Path = LABS) -> Lab:
@@ -162,9 +210,11 @@ def load(name: str, labs: Path = LABS) -> Lab:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:5])
         raise LabError(f"{file}: {wrong}; labs/simple_pipeline/{LAB_FILE} shows every field") from None
-    for path in (lab.notebook.source, *lab.notebook.beside):
+    named = [("notebook", path) for path in (lab.notebook.source, *lab.notebook.beside)]
+    named += [("data", str(data.file or data.makes)) for data in lab.data]
+    for field, path in named:
         if not (lab.folder / path).is_file():
-            raise LabError(f"{file}: notebook: there is no file {lab.folder / path}; mend the path or write the file")
+            raise LabError(f"{file}: {field}: there is no file {lab.folder / path}; mend the path or write the file")
     tags = {tag for cell in _read(lab).cells for tag in cell.metadata.get("tags", ())}
     if lost := [step.cell for step in lab.steps if step.cell and step.cell not in tags]:
         raise LabError(f'{file}: the notebook has no cell tagged {lost[0]!r}; write `# %% tags=["{lost[0]}"]` above it')
@@ -208,6 +258,26 @@ def render(lab: Lab, *, host: str, email: str, image: str, language: Language = 
     }
     nbformat.validate(rendered)
     return rendered
+
+
+def beside(lab: Lab) -> dict[str, str]:
+    """The texts of the files beside the notebook, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in (lab.folder / name for name in lab.notebook.beside)}
+
+
+def content(lab: Lab, data: Data) -> bytes:
+    """What the object holds. Errors: `LabError` when the program that makes it fails."""
+    return _printed(lab.folder / data.makes) if data.makes else (lab.folder / str(data.file)).read_bytes()
+
+
+# Once a process: every student gets the same.
+@functools.cache
+def _printed(program: Path) -> bytes:
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise LabError(f"{program}: ended with {done.returncode} ({said}); `python {program}` must print the object")
+    return done.stdout
 
 
 def sources(notebook: dict[str, Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """What a verify found, judged: one verdict a step, a student and a lab, and the exit code they make together."""
 
 from collections.abc import Iterable
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from labs.runner.checks import Outcome, State, worst
 from labs.runner.facts import Facts
@@ -11,6 +12,19 @@ from labs.runner.lab import Lab, Step, Title
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Picture(_Part):
+    """An output parameter that the lab wants seen: a `series` of numbers as a curve, a `table` of rows as one.
+
+    `run` is the id of the step that started the run; `columns` are a table's, empty where the lab names none.
+    """
+
+    kind: Literal["series", "table"]
+    run: str
+    task: str
+    parameter: str
+    columns: tuple[str, ...] = ()
 
 
 class StepResult(_Part):
@@ -22,6 +36,7 @@ class StepResult(_Part):
     seconds: float | None
     cell: str | None = None
     outcomes: tuple[Outcome, ...]
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def why(self) -> str:
@@ -57,6 +72,7 @@ class Result(_Part):
     seconds: float
     labs: tuple[LabResult, ...]
 
+    @computed_field
     @property
     def exit_code(self) -> int:
         """0 all proven, 1 something is wrong or missing, 3 nothing is wrong but something could not be checked."""
@@ -80,6 +96,17 @@ def _step(step: Step, facts: Facts) -> StepResult:
         seconds=_seconds(step, facts),
         cell=step.cell,
         outcomes=outcomes,
+        pictures=tuple(
+            Picture(
+                kind=check.kind,
+                run=check.run,
+                task=check.task,
+                parameter=check.parameter,
+                columns=check.columns if check.kind == "table" else (),
+            )
+            for check in step.checks
+            if check.kind in ("series", "table")
+        ),
     )
 
 
@@ -92,6 +119,9 @@ def _seconds(step: Step, facts: Facts) -> float | None:
         case "cell":
             cell = facts.cell(step.cell or "")
             return cell.seconds if cell and cell.state != "not-run" else None
+        case "fetch" | "upload" | "start":
+            action = facts.action(step.id)
+            return action.seconds if action and action.state != "not-run" else None
         case "look":
             waited_for = (facts.run(check.run) for check in step.checks if check.kind == "state")
             return next((run.seconds for run in waited_for if run), None)

@@ -18,8 +18,8 @@ from rich.console import Console
 from infra import cluster, naming, one_machine
 from infra.classroom import Handout, SeatDetails
 from infra.spec import ClassSpec, Platform, load
-from labs.runner.pipelines import Pipelines
-from labs.runner.session import GatewaySession
+from labs.runner.clients.pipelines import Pipelines
+from labs.runner.clients.session import GatewaySession
 from scripts import verbs
 
 ROOT = Path(__file__).parents[2]

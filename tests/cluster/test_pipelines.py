@@ -10,8 +10,8 @@ import kfp
 import pytest
 
 from labs.kubeflow_login import cookie_header, login
-from labs.runner import mlmd
-from labs.runner.cluster import Cluster
+from labs.runner.clients import mlmd
+from labs.runner.clients.cluster import Cluster
 from tests.cluster import pipelines
 from tests.cluster.conftest import Klass
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from infra import one_machine
 from infra.local import machine, node
 from infra.local.addresses import DEFAULT_NETWORK, plan
-from labs.runner.cluster import Cluster
-from labs.runner.session import NoAnswerError
+from labs.runner.clients.cluster import Cluster
+from labs.runner.clients.session import NoAnswerError
 from scripts import verbs
 from tests.cluster.conftest import ROOT, Klass
 

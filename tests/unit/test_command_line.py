@@ -47,6 +47,30 @@ def test_a_call_that_is_not_understood_exits_with_2(arguments: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--student", "mallory"), "there is no student 'mallory' in class demo; there are: alice, bob"),
+        (("--lab", "taxi"), "class demo has no lab 'taxi'; it has: simple_pipeline"),
+        (("--step", "9-9"), "there is no step '9-9'; there are: simple_pipeline: login, 1-4"),
+        (("--watch", "--own"), "--watch runs nothing"),
+    ],
+)
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "class.yaml"
+    students = "".join(f"  - {{id: {name}, email: {name}@example.org}}\n" for name in ("alice", "bob"))
+    file.write_text(f"name: demo\nstudents:\n{students}notebooks: [{{name: gpu-notebook}}]\n")
+
+    with pytest.raises(SystemExit) as end:
+        answered(call("verify", str(file), *arguments))
+
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (Failure("the class is broken; mend it"), 1),

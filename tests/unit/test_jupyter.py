@@ -15,8 +15,8 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from labs.runner.jupyter import Kernel, KernelDiedError, NotebookServer, text_of
-from labs.runner.session import GatewaySession, NoAnswerError
+from labs.runner.clients.jupyter import Kernel, KernelDiedError, NotebookServer, text_of
+from labs.runner.clients.session import GatewaySession, NoAnswerError
 
 BASE = "/notebook/demo-alice/gpu-notebook"
 PASSWORD = "correct horse battery staple"

@@ -66,8 +66,10 @@ def test_every_lab_renders_to_the_same_valid_notebook_each_time_with_code_that_c
 
 def test_the_first_lab_teaches_its_steps_in_the_order_of_the_text() -> None:
     steps = [step.id for step in labs.load("simple_pipeline").steps]
-    text = "login 1-4 1-5 1-6/1-7 1-8 1-9 1-10 1-11 1-12 2-1 2-2 2-3 2-5 namespace bucket"
-    assert steps == text.split()
+    notebook = "login 1-4 1-5 1-6/1-7 1-8 1-9 1-10 1-11 1-12 2-1 2-2 2-3 2-4 2-5"
+    upload = "3-1 3-2/3-3 3-4/3-5/3-6/3-7 3-8/3-9"
+    dashboard = "4-1-3/4-1-4 4-1-6 4-1-7 4-1-8 4-1-9 4-1-10 4-1-11 4-1-12 4-2 4-3 4-4"
+    assert steps == f"{notebook} {upload} {dashboard} namespace bucket".split()
 
 
 def test_the_languages_differ_in_text_and_not_in_code() -> None:
@@ -125,6 +127,8 @@ def test_a_teachers_own_notebook_is_a_source_too(tmp_path: Path) -> None:
         (changed(does="look"), "does: cell"),
         (changed(cell="second"), "no cell tagged 'second'"),
         (changed(checks=[{"kind": "state", "run": "9-9"}]), "no step 9-9 starts a run"),
+        (changed(checks=[{"kind": "listed", "experiment": "e", "runs": {"9-9": "r"}}]), "no step 9-9 starts a run"),
+        (changed(checks=[{"kind": "pipeline", "uploaded": "9-9", "name": "p", "tasks": {}}]), "no step 9-9 uploads"),
         ({**MINIMAL, "steps": MINIMAL["steps"] * 2}, "twice: 1-1"),
         ({**MINIMAL, "notebook": {"source": "lost.py", "server": "cpu-notebook"}}, "there is no file"),
         ({**MINIMAL, "steps": []}, "steps"),

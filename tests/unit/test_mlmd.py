@@ -4,7 +4,8 @@ import struct
 
 import pytest
 
-from labs.runner import facts, mlmd
+from labs.runner import facts
+from labs.runner.clients import mlmd
 
 EXECUTIONS = bytes.fromhex(
     "0ab801080c100d18032a2c0a06696e70757473122222200a0e0a016112091100000000000008400a0e0a016212091100000000000008402a190a"
@@ -86,6 +87,7 @@ def test_a_run_is_read_with_what_its_tasks_took_and_made() -> None:
         after=("add",),
         state="COMPLETE",
         seconds=3.25,
+        execution=12,
         namespace="demo-alice",
         inputs={"a": 3.0, "b": 3.0},
         outputs={"Output": 9.0},
@@ -96,9 +98,43 @@ def test_a_run_is_read_with_what_its_tasks_took_and_made() -> None:
                 uri="s3://demo-alice/artifacts/math-pipeline/0a/multiply/1b/executor-logs",
                 state="LIVE",
                 event="OUTPUT",
+                id=4,
+                properties={"display_name": "executor-logs"},
             ),
         ),
     )
+
+
+def execution(number: int, name: str, state: int, kind: str = "system.ContainerExecution") -> mlmd.Execution:
+    properties = {"task_name": mlmd.Value(string_value=name)}
+    return mlmd.Execution(id=number, last_known_state=state, custom_properties=properties, type_=kind)
+
+
+def test_the_last_try_of_a_task_counts_and_graphs_are_no_tasks() -> None:
+    tries = [execution(9, "add", 3), execution(7, "add", 4), execution(8, "", 2, "system.DAGExecution")]
+    (add,) = facts.tasks({"add": ()}, tries, [], [])
+    assert (add.execution, add.state, add.imports) == (9, "COMPLETE", False)
+
+
+def test_an_importer_is_a_task_that_imports() -> None:
+    found = facts.tasks({"importer": ()}, [execution(5, "importer", 3, "system.ImporterExecution")], [], [])
+    assert [(task.name, task.execution, task.imports) for task in found] == [("importer", 5, True)]
+
+
+def test_what_the_launcher_notes_about_the_object_store_is_no_property() -> None:
+    notes = {"store_session_info": mlmd.Value(string_value="{}"), "rows": mlmd.Value(int_value=3)}
+    made = mlmd.Artifact(id=1, uri="s3://b/x", custom_properties=notes, properties={"unit": mlmd.Value()})
+    event = mlmd.Event(artifact_id=1, execution_id=2, type_=4)
+    (task,) = facts.tasks({}, [execution(2, "add", 3)], [made], [event])
+    assert task.artifacts[0].properties == {"rows": 3, "unit": None}
+
+
+def test_the_root_of_a_run_stands_in_its_context() -> None:
+    properties = {"pipeline_root": mlmd.Value(string_value="s3://demo-alice/artifacts/math-pipeline/0a")}
+    context = mlmd.Context(id=3, name="0a", custom_properties=properties)
+    known = mlmd.GetContextByTypeAndNameResponse.serialize(mlmd.GetContextByTypeAndNameResponse(context=context))
+    assert mlmd.MetadataStore(lambda *_: answer(known)).pipeline_root("0a").endswith("math-pipeline/0a")
+    assert mlmd.MetadataStore(lambda *_: answer(b"")).pipeline_root("0a") == ""
 
 
 def test_a_run_that_the_store_does_not_know_left_nothing() -> None:

@@ -17,6 +17,8 @@ SECONDS_PER_CALL = 30
 # What a gateway answers while the server behind it starts anew; Traefik has 404 for a moment when a route is new.
 RESTARTING = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 
+Files = Mapping[str, tuple[str, bytes]]
+
 
 class NoAnswerError(Exception):
     """A service did not answer within its time; the message says which and what it said last."""
@@ -52,10 +54,12 @@ class GatewaySession:
         *,
         params: Mapping[str, str | int] | None = None,
         json: object = None,
+        files: Files | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = SECONDS_PER_CALL,
     ) -> requests.Response:
-        """One call, whatever its answer; when the login has expired in between, it is renewed once.
+        """One call, whatever its answer; when the login has expired in between, it is renewed once. `files` go as a
+        form: name and content by field.
 
         Errors: `requests.RequestException` when there is no answer, `LoginError` when the login is not renewed.
         """
@@ -66,6 +70,7 @@ class GatewaySession:
                 self.url + path,
                 params=params,
                 json=json,
+                files=files,
                 headers=headers,
                 timeout=seconds,
                 verify=str(self.ca_file) if self.ca_file else True,
@@ -86,6 +91,7 @@ class GatewaySession:
         pause: Callable[[float], None] = time.sleep,
         params: Mapping[str, str | int] | None = None,
         json: object = None,
+        files: Files | None = None,
         also: frozenset[int] = frozenset(),
     ) -> requests.Response:
         """As `call`, repeated while the service behind restarts, at most until the monotonic time `until`.
@@ -94,7 +100,7 @@ class GatewaySession:
         """
         while True:
             try:
-                answer = self.call(method, path, params=params, json=json)
+                answer = self.call(method, path, params=params, json=json, files=files)
                 if answer.status_code not in RESTARTING | also:
                     return answer
                 seen = f"answered {answer.status_code} {answer.text[:120].strip()}"

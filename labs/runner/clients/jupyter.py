@@ -21,11 +21,30 @@ import requests
 import websocket
 
 from labs.kubeflow_login import LoginError
-from labs.runner.session import GatewaySession, NoAnswerError, decoded
+from labs.runner.clients.session import GatewaySession, NoAnswerError, decoded
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_START_KERNEL = 90.0
 _ATTEMPTS_TO_END = 8
+# Deepest first, so that a folder is empty when its turn comes.
+_REMOVE = """\
+def _remove(folder, limit):
+    import json, pathlib
+    kept = []
+    for path in sorted(pathlib.Path(folder).rglob("*"), key=lambda path: len(path.parts), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif limit is not None and path.lstat().st_mtime > limit and ".ipynb_checkpoints" not in path.parts:
+            kept.append(str(path))
+        else:
+            path.unlink()
+    for path in (pathlib.Path(folder), pathlib.Path(folder).parent):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    print(json.dumps(kept))
+_remove({folder!r}, {limit!r}); del _remove
+"""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -74,6 +93,15 @@ class NotebookServer:
         )
         return None if answer.status_code == HTTPStatus.NOT_FOUND else decoded(answer)["content"]
 
+    def download(self, path: str) -> bytes:
+        """A file as the browser's download gets it. Errors: `NoAnswerError` when there is none."""
+        # JupyterLab's own link carries the token as a parameter.
+        token = {"_xsrf": self.session.xsrf(f"{self.base}/files"), "download": "1"}
+        answer = self._call("GET", f"/files/{quote(path)}", params=token)
+        if answer.status_code != HTTPStatus.OK:
+            raise NoAnswerError(f"{path} was not downloaded: the notebook server answered {answer.status_code}")
+        return answer.content
+
     def make_folder(self, path: str) -> None:
         """A folder; nothing when it is there already."""
         if self.read_kind(path) != "directory":
@@ -115,6 +143,13 @@ class NotebookServer:
                 if self._call("DELETE", f"/api/sessions/{session_id}").status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
                     return
                 time.sleep(1.0)
+
+    def end_sessions(self, folder: str) -> int:
+        """End every session of a notebook below `folder`, with its kernel; how many there were."""
+        found = [one for one in decoded(self._call("GET", "/api/sessions")) if one["path"].startswith(f"{folder}/")]
+        for one in found:
+            self._end(str(one["id"]))
+        return len(found)
 
     def kernels(self) -> list[dict[str, Any]]:
         """The kernels that run, the student's own among them."""
@@ -184,16 +219,46 @@ class Kernel:
         if done.state != "ok":
             raise KernelDiedError(f"the kernel did not take its environment ({done.state})")
 
-    def execute(self, source: str, *, timeout_seconds: float, cancelled: threading.Event) -> Execution:
-        """Run one cell to its end. A cell over its time is interrupted and reads "timeout"."""
-        return self._execute(source, timeout_seconds=timeout_seconds, cancelled=cancelled, silent=False)
+    def remove_folder(self, folder: str, *, unchanged_since: float | None = None) -> list[str]:
+        """Remove a folder of the workspace and, when it is empty then, the one that holds it: past the student's
+        wastebasket, where the contents API would put it. The kernel must be at work in the workspace itself.
 
-    def _execute(self, source: str, *, timeout_seconds: float, cancelled: threading.Event, silent: bool) -> Execution:
+        With `unchanged_since` (seconds since the epoch) younger files stay; their paths are returned.
+        Errors: `KernelDiedError`.
+        """
+        done = self._execute(
+            _REMOVE.format(folder=folder, limit=unchanged_since),
+            timeout_seconds=60,
+            cancelled=threading.Event(),
+            silent=False,
+        )
+        if done.state != "ok":
+            raise KernelDiedError(f"{folder} was not removed ({done.error})")
+        return json.loads(text_of(done.outputs))
+
+    def execute(
+        self, source: str, *, timeout_seconds: float, cancelled: threading.Event, grace_seconds: float = 0.0
+    ) -> Execution:
+        """Run one cell to its end. A cell over its time is interrupted and reads "timeout"; so does one that has not
+        ended `grace_seconds` after `cancelled` was set."""
+        return self._execute(
+            source, timeout_seconds=timeout_seconds, cancelled=cancelled, grace_seconds=grace_seconds, silent=False
+        )
+
+    def _execute(
+        self,
+        source: str,
+        *,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        silent: bool,
+        grace_seconds: float = 0.0,
+    ) -> Execution:
         started = time.monotonic()
         outputs: list[dict[str, Any]] = []
         try:
             message_id = self._ask(source, silent)
-            reply = self._until_idle(message_id, outputs, started + timeout_seconds, cancelled)
+            reply = self._until_idle(message_id, outputs, started + timeout_seconds, cancelled, grace_seconds)
         except KernelDiedError as error:
             return Execution(state="dead", seconds=time.monotonic() - started, outputs=outputs, error=str(error))
         except TimeoutError as error:
@@ -246,18 +311,25 @@ class Kernel:
         return message_id
 
     def _until_idle(
-        self, message_id: str, outputs: list[dict[str, Any]], until: float, cancelled: threading.Event
+        self,
+        message_id: str,
+        outputs: list[dict[str, Any]],
+        until: float,
+        cancelled: threading.Event,
+        grace_seconds: float,
     ) -> dict[str, Any]:
         """Collect until both the reply and idle have come; the reply's content."""
         reply: dict[str, Any] | None = None
         idle = False
-        looked = time.monotonic()
+        looked, stopped = time.monotonic(), float("inf")
         while reply is None or not idle:
             now = time.monotonic()
             if now >= until:
                 raise TimeoutError("the cell took longer than its time and was interrupted")
             if cancelled.is_set():
-                raise TimeoutError("the rehearsal was stopped")
+                stopped = min(stopped, now)
+                if now - stopped >= grace_seconds:
+                    raise TimeoutError("the rehearsal was stopped")
             if now - looked > _SECONDS_BETWEEN_LOOKS:
                 looked = now
                 self._look_alive()

@@ -107,6 +107,7 @@ class Context(proto.Message):
 
     id: int = _field(proto.INT64, 1)
     name: str = _field(proto.STRING, 3)
+    custom_properties: Mapping[str, Value] = _map(5, message=Value)
 
 
 class PathStep(proto.Message):
@@ -237,7 +238,7 @@ class MetadataStore:
 
     def run(self, run_id: str) -> tuple[list[Execution], list[Artifact], list[Event]]:
         """Everything a run left; three empty lists when the store knows no such run (yet). Errors: `MetadataError`."""
-        context_id = self._context(run_id)
+        context_id = self._context(run_id).id
         if not context_id:
             return [], [], []
         executions = GetExecutionsByContextResponse.deserialize(
@@ -254,15 +255,22 @@ class MetadataStore:
         ).events
         return list(executions), list(artifacts), list(events)
 
-    def _context(self, run_id: str) -> int:
+    def pipeline_root(self, run_id: str) -> str:
+        """Where the run's outputs lie, as a URI; empty when the store knows no such run (yet). Errors: as `run`.
+
+        KFP's API repeats only a root that the run was given; this is the one that was used.
+        """
+        return str(plain(self._context(run_id).custom_properties.items()).get("pipeline_root") or "")
+
+    def _context(self, run_id: str) -> Context:
         request = GetContextByTypeAndNameRequest(type_name=RUN_CONTEXT, context_name=run_id)
         try:
             answer = self._ask("GetContextByTypeAndName", request)
         except MetadataError as error:
             if error.code == _NOT_FOUND:
-                return 0
+                return Context()
             raise
-        return int(GetContextByTypeAndNameResponse.deserialize(answer).context.id)
+        return GetContextByTypeAndNameResponse.deserialize(answer).context
 
     def _ask(self, method: str, request: proto.Message) -> bytes:
         return unframed(self._post(method, framed(type(request).serialize(request))))

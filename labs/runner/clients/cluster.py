@@ -1,9 +1,9 @@
 """What the operator alone can see of a run: its workflow, its pods, ML Metadata, and the student's key to the bucket.
 
-Source of the workflow's label: KFP's `pipeline/runid`.
+Source of the label that a run's workflow and pods have: KFP's `pipeline/runid`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -12,7 +12,7 @@ import botocore.exceptions
 
 from infra import cluster
 from infra.spec import Platform
-from labs.runner import mlmd
+from labs.runner.clients import mlmd
 
 _BUCKET_KEY = "mlpipeline-minio-artifact"
 """The Secret in a seat with the key to its bucket, named as upstream names it."""
@@ -38,6 +38,14 @@ class Cluster:
         path = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
         found = cluster.get(self._api, path, f"pipeline/runid={run_id}") or {}
         return next(iter(found.get("items", ())), None)
+
+    def pods(self, namespace: str, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """The pods of these runs that are still there, as Kubernetes gives them, in one call."""
+        found = cluster.get(
+            self._api, f"/api/v1/namespaces/{namespace}/pods", f"pipeline/runid in ({','.join(run_ids)})"
+        )
+        # In a list they do not say themselves what they are.
+        return [{"apiVersion": "v1", "kind": "Pod", **item} for item in (found or {}).get("items", ())]
 
     def why_not_ready(self, namespace: str, notebook: str) -> str:
         """In a person's words, what the pod of a notebook server waits for; empty when it is ready."""
@@ -67,10 +75,31 @@ class Cluster:
 
         Errors: `BucketUnreadableError` when the key is missing or refused.
         """
+        client = self.store(namespace)
+        try:
+            return list(_listed(client, bucket, prefix))
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise BucketUnreadableError(f"{bucket} was not listed with the student's key ({error})") from None
+
+    def tails(self, namespace: str, bucket: str, objects: Mapping[str, int], most_bytes: int) -> dict[str, str]:
+        """The end of each of these objects (bytes by key, as `objects` gives them) as text, by key, with the student's
+        own key. Errors: as `objects`."""
+        client = self.store(namespace)
+        try:
+            return {key: _tail(client, bucket, key, size, most_bytes) for key, size in objects.items()}
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise BucketUnreadableError(f"{bucket} was not read with the student's key ({error})") from None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._api.close()
+
+    def store(self, namespace: str) -> Any:
+        """A client of the object store with the key of the student of that namespace, which is read anew."""
         store = self._platform.object_store
         key = cluster.secret(self._api, namespace, _BUCKET_KEY)
         # A session of its own: boto3's default one is not safe to use by several threads.
-        client = boto3.session.Session().client(
+        return boto3.session.Session().client(
             "s3",
             endpoint_url=store.endpoint,
             region_name=store.region,
@@ -84,14 +113,6 @@ class Cluster:
                 proxies={},
             ),
         )
-        try:
-            return list(_listed(client, bucket, prefix))
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise BucketUnreadableError(f"{bucket} was not listed with the student's key ({error})") from None
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._api.close()
 
     def _post_metadata(self, method: str, body: bytes) -> bytes:
         headers = {"Content-Type": mlmd.CONTENT_TYPE, "Accept": mlmd.CONTENT_TYPE, "X-Grpc-Web": "1"}
@@ -108,3 +129,9 @@ def _listed(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", ()):
             yield item["Key"], item["Size"]
+
+
+def _tail(client: Any, bucket: str, key: str, size: int, most_bytes: int) -> str:
+    within = {"Range": f"bytes={size - most_bytes}-"} if size > most_bytes else {}
+    body = client.get_object(Bucket=bucket, Key=key, **within)["Body"]
+    return str(body.read().decode("utf-8", "replace"))
