@@ -5,6 +5,7 @@ A new kind is a model here with a `judge`, and a name in `Check`.
 
 import json
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -55,10 +56,11 @@ class _Check(BaseModel):
         return Outcome(kind=self.kind, state=state, expected=self.expected(facts), seen=seen, hint=hint)
 
     def _gap(self, facts: Facts, *sources: Source) -> Outcome | None:
-        """Could-not-check when one of the sources could not be looked at."""
+        """Could-not-check when one of the sources could not be looked at; a key that was refused is a finding."""
         for source in sources:
             if reason := facts.gaps.get(source):
-                return self._found(facts, "could-not-check", reason, _MEND[source])
+                state: State = "fail" if source == "bucket" and _key_is_refused(facts) else "could-not-check"
+                return self._found(facts, state, reason, _MEND[source])
         return None
 
 
@@ -70,6 +72,14 @@ _MEND: dict[Source, str] = {
     "bucket": "Does the Secret mlpipeline-minio-artifact of the namespace hold a key that is still valid? "
     "`scripts/classroom up` with the class file makes what is missing",
 }
+
+
+# S3's error codes for a key that is unknown, wrong, or not for this bucket.
+_REFUSED = re.compile("InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied")
+
+
+def _key_is_refused(facts: Facts) -> bool:
+    return bool(_REFUSED.search(facts.gaps.get("bucket", "")))
 
 
 _WAITS_FOR = "kubectl get workflows,pods -n NAMESPACE shows what the run waits for, or which pod failed"
@@ -318,9 +328,9 @@ class RunState(_OfRun):
         seen = (
             f"{run.state}{took}" + (f" in {failed}" if failed else "") + (f": {_short(run.error)}" if run.error else "")
         )
-        return self._found(
-            facts, "fail", seen, f"kubectl get pods -n {facts.namespace}; the logs of the failed pod say why"
-        )
+        hint = f"kubectl get pods -n {facts.namespace}; the logs of the failed pod say why"
+        # A run begins with its driver writing to the bucket.
+        return self._found(facts, "fail", seen, _MEND["bucket"] if _key_is_refused(facts) else hint)
 
 
 class _OfOutput(_OfRun):

@@ -18,7 +18,7 @@ from rich.console import Console
 from infra import one_machine
 from infra.local.places import NAME
 from infra.spec import load
-from labs.runner.verify import verify
+from labs.runner.verify import Scope, verify
 from scripts import verbs
 from tests.cluster.conftest import CLASS_FILE, Klass
 
@@ -37,7 +37,7 @@ except OSError as error:
 """
 
 
-def test_every_step_of_the_lab_works_for_every_student(klass: Klass, console: Console, tmp_path: Path) -> None:
+def test_every_step_of_both_labs_works_for_every_student(klass: Klass, console: Console, tmp_path: Path) -> None:
     result = verify(
         klass.spec,
         klass.platform,
@@ -51,7 +51,7 @@ def test_every_step_of_the_lab_works_for_every_student(klass: Klass, console: Co
         (lab.student, step.id, step.state) for lab in result.labs for step in lab.steps if step.state != "pass"
     } == set()
     assert result.exit_code == 0
-    assert {lab.student for lab in result.labs} == {"ada", "ben"}
+    assert {lab.student for lab in result.labs} == {"ada", "ben", "cyd"}
     suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert len(suites.findall(".//testcase")) == sum(len(lab.steps) for lab in result.labs)
     written = "".join(file.read_text() for file in tmp_path.iterdir())
@@ -68,9 +68,14 @@ def test_verify_survives_the_death_of_the_pipelines_api(klass: Klass, tmp_path: 
                 klass.platform.kubeflow_namespace, label_selector="app=ml-pipeline", grace_period_seconds=0
             )
 
-    one = klass.spec.model_copy(update={"students": klass.spec.students[:1]})
     result = verify(
-        one, klass.platform, klass.handout.passwords, tmp_path, kill_when_the_run_is_submitted, threading.Event()
+        klass.spec,
+        klass.platform,
+        klass.handout.passwords,
+        tmp_path,
+        kill_when_the_run_is_submitted,
+        threading.Event(),
+        scope=Scope(students=("ada",), lessons=("simple_pipeline",)),
     )
 
     assert killed.is_set()
@@ -170,14 +175,14 @@ def test_up_again_changes_nothing_and_restarts_no_notebook(klass: Klass, console
     def started() -> dict[str, object]:
         return {
             pod.metadata.uid: pod.status.start_time
-            for student in ("ada", "ben")
+            for student in ("ada", "ben", "cyd")
             for pod in core.list_namespaced_pod(klass.namespace(student), label_selector="notebook-name").items
         }
 
     before = started()
     again = verbs.up(klass.spec, klass.platform, console)
 
-    assert len(before) == 4
+    assert len(before) == 6
     assert started() == before
     assert again.passwords == klass.handout.passwords
 

@@ -468,6 +468,15 @@ def test_a_bucket_that_does_not_open_is_could_not_check_and_the_logs_of_pods_do_
     assert "classroom up" in why(seen, "bucket").hint
 
 
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
+def test_a_key_that_the_store_refuses_is_wrong_and_explains_a_run_that_failed(code: str) -> None:
+    seen = facts({"state": "FAILED"}, gaps={"bucket": f"it was not listed ({code})"}, objects=[])
+
+    assert why(seen, "bucket").state == "fail"
+    assert "key that is still valid" in why(seen, "bucket").hint
+    assert "key that is still valid" in why(seen, "2-3").hint
+
+
 def test_importers_make_nothing_and_run_in_no_pod() -> None:
     given = {"name": "rows", "type": "system.Dataset", "uri": "s3://elsewhere/rows.csv", "state": "LIVE", "id": 900}
     importer: dict[str, Any] = {"name": "importer", "imports": True, "execution": 7, "state": "COMPLETE"}
