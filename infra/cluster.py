@@ -62,12 +62,55 @@ def is_address(url: str) -> bool:
     return True
 
 
-def get(cluster: client.ApiClient, path: str, selector: str = "") -> dict[str, Any] | None:
+def get(
+    cluster: client.ApiClient, path: str, selector: str = "", *, timeout: tuple[float, float] = TIMEOUT_SECONDS
+) -> dict[str, Any] | None:
     """GET a path of the API as plain JSON; None when there is no such thing (404).
 
     Errors: `ClusterUnreachable` when the API gives no answer or refuses one.
     """
-    return _call(cluster, "GET", path, selector)
+    return _call(cluster, "GET", path, selector, timeout)
+
+
+def log(cluster: client.ApiClient, namespace: str, pod: str, lines: int) -> str:
+    """The last lines of a pod's log, each with its time (RFC 3339) before it. Errors: as `get`."""
+    with _explained(cluster, f"the log of {pod} in {namespace}"):
+        answer: Any = cluster.call_api(
+            f"/api/v1/namespaces/{namespace}/pods/{pod}/log",
+            "GET",
+            query_params=[("timestamps", "true"), ("tailLines", str(lines))],
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=TIMEOUT_SECONDS,
+        )
+        return bytes(answer.data).decode(errors="replace")
+
+
+def change(cluster: client.ApiClient, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """POST, PATCH (a JSON merge patch), GET or DELETE with a body; None when there is no such thing (404), or when
+    what is to be made is there already (409).
+
+    Errors: `ClusterUnreachable` when the API gives no answer or refuses it.
+    """
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    with _explained(cluster, f"{method} {path}"):
+        try:
+            answer: Any = cluster.call_api(
+                path,
+                method,
+                header_params={"Accept": "application/json", "Content-Type": kind},
+                body=body,
+                auth_settings=["BearerToken"],
+                response_type="object",
+                _return_http_data_only=True,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status in (404, 409):
+                return None
+            raise
+        return dict(answer)
 
 
 def delete(cluster: client.ApiClient, path: str) -> bool:
@@ -114,7 +157,13 @@ def post_to_service(
         return answer.headers, answer.data
 
 
-def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> dict[str, Any] | None:
+def _call(
+    cluster: client.ApiClient,
+    method: str,
+    path: str,
+    selector: str,
+    timeout: tuple[float, float] = TIMEOUT_SECONDS,
+) -> dict[str, Any] | None:
     with _explained(cluster, f"{method} {path}"):
         try:
             answer: Any = cluster.call_api(
@@ -125,7 +174,7 @@ def _call(cluster: client.ApiClient, method: str, path: str, selector: str) -> d
                 auth_settings=["BearerToken"],
                 response_type="object",
                 _return_http_data_only=True,
-                _request_timeout=TIMEOUT_SECONDS,
+                _request_timeout=timeout,
             )
         except ApiException as error:
             if error.status == 404:

@@ -1,4 +1,5 @@
-"""Kubeflow Pipelines, multi-user: the API server, and the two agents that watch runs and start recurring ones.
+"""Kubeflow Pipelines, multi-user: the API server with a door before it (pipelines_door.py), and the two agents that
+watch runs and start recurring ones.
 
 The API server believes whoever names a user in its identity header, and a pipeline's own pods must reach its gRPC port,
 student code included. So the header's name is a secret between the gateway and the API server: a pod that writes
@@ -6,6 +7,7 @@ student code included. So the header's name is a secret between the gateway and 
 """
 
 import json
+from pathlib import Path
 
 import pulumi
 
@@ -36,10 +38,14 @@ from infra.platform.workload import (
 HOST = "ml-pipeline"
 HTTP_PORT = 8888
 GRPC_PORT = 8887
+"""The door's; the API server's own is open to nobody but it."""
 BUCKET = "mlpipeline"
 RUNNER = "default-editor"
 """The ServiceAccount of a namespace that its runs use."""
 AUDIENCE = "pipelines.kubeflow.org"
+_DOOR = "pipelines-door"
+_DOOR_FILES = tuple(Path(__file__).with_name(name) for name in ("pipelines_door.py", "seat_callers.py"))
+_BEHIND_GRPC_PORT, _LOG_PORT = 8886, 8889
 _TOKENS = "/var/run/secrets/kubeflow/tokens"
 _QUERIES_PER_SECOND, _BURST = 100, 200
 """For the Kubernetes API. Upstream's 5 makes a class wait, and loses runs: the agent may report a run's workflow before
@@ -122,6 +128,8 @@ class Pipelines(pulumi.ComponentResource):
     ) -> None:
         rules = (
             Rule(group="", resources=("pods", "pods/log"), verbs=("get", "list", "delete")),
+            # The door asks whose address calls.
+            Rule(group="", resources=("namespaces", "nodes"), verbs=("get", "list")),
             Rule(group="argoproj.io", resources=("workflows",), verbs=ALL),
             Rule(group="kubeflow.org", resources=("scheduledworkflows",), verbs=("get", "list", *WRITE)),
             Rule(group="kubeflow.org", resources=("scheduledworkflows/finalizers",), verbs=("update",)),
@@ -132,6 +140,8 @@ class Pipelines(pulumi.ComponentResource):
         who = account("ml-pipeline", namespace, mine, everywhere=rules)
         config = _config()
         configuration("ml-pipeline-config", namespace, {"config.json": config}, mine)
+        sources = {file.name: file.read_text() for file in _DOOR_FILES}
+        configuration(_DOOR, namespace, sources, mine)
         driver, launcher = settings.program("kfp-driver"), settings.program("kfp-launcher")
         # The API server ends when the store does not answer at once; waiting here saves a restart and its back-off.
         before = _wait(settings, (object_store.HOST, object_store.PORT), (database.HOST, database.PORT))
@@ -139,14 +149,20 @@ class Pipelines(pulumi.ComponentResource):
             Pod(
                 app=HOST,
                 account=who,
-                restart_on=[config, identity_header],
+                restart_on=[config, identity_header, *sources.values()],
                 stop_seconds=10,
                 before=[before],
                 containers=[
                     Container(
                         name="ml-pipeline-api-server",
                         program=settings.program("kfp-apiserver"),
-                        arguments=["--config=/config", "--sampleconfig=", "-logtostderr=true", "--logLevel=info"],
+                        arguments=[
+                            "--config=/config",
+                            "--sampleconfig=",
+                            f"--rpcPortFlag=:{_BEHIND_GRPC_PORT}",
+                            "-logtostderr=true",
+                            "--logLevel=info",
+                        ],
                         environment={
                             "MULTIUSER": "true",
                             "KUBEFLOW_USERID_PREFIX": "",
@@ -167,25 +183,38 @@ class Pipelines(pulumi.ComponentResource):
                             "KUBEFLOW_USERID_HEADER": SecretKey(of="ml-pipeline-identity", key="header"),
                         },
                         field_environment={"POD_NAMESPACE": "metadata.namespace"},
-                        ports={"http": HTTP_PORT, "grpc": GRPC_PORT},
+                        ports={"http": HTTP_PORT},
                         ready=Ready(port=HTTP_PORT, path="/apis/v1beta1/healthz"),
                         mounts=[config_map("ml-pipeline-config", "/config"), temporary()],
                         millicores=30,
                         memory_mebibytes=96,
                         go_memory_mebibytes=256,
-                    )
+                    ),
+                    Container(
+                        name=_DOOR,
+                        program=settings.program("mlmd", "python3"),
+                        arguments=["-u", f"/srv/{_DOOR_FILES[0].name}", namespace],
+                        secret_environment={
+                            "KUBEFLOW_USERID_HEADER": SecretKey(of="ml-pipeline-identity", key="header")
+                        },
+                        ports={"grpc": GRPC_PORT, "log": _LOG_PORT},
+                        ready=Ready(port=_LOG_PORT, path="/ready"),
+                        mounts=[config_map(_DOOR, "/srv"), temporary()],
+                        memory_mebibytes=48,
+                    ),
                 ],
             ),
             namespace,
             mine,
         )
-        service(HOST, namespace, HOST, {"http": HTTP_PORT, "grpc": GRPC_PORT}, mine)
+        service(HOST, namespace, HOST, {"http": HTTP_PORT, "grpc": GRPC_PORT, "log": _LOG_PORT}, mine)
         own = [peer(app="ml-pipeline-persistenceagent"), peer(app="ml-pipeline-scheduledworkflow")]
         allow(
             HOST,
             namespace,
             [
                 ([peer(namespace=GATEWAY, app="traefik"), *own], [HTTP_PORT]),
+                ([peer(namespace=GATEWAY, app="traefik")], [_LOG_PORT]),
                 ([peer(namespace="*", labels=PIPELINE_POD), *own], [GRPC_PORT]),
             ],
             mine,
@@ -201,6 +230,26 @@ class Pipelines(pulumi.ComponentResource):
         )
         # For clients whose host is the gateway itself.
         routes.route("pipelines-apis", namespace, "PathPrefix(`/apis/`)", [login, strip_session], target, self)
+        # Here KFP asks for no right of its own; see pipelines_door.py.
+        door = namespace.apply(lambda name: f"http://{HOST}.{name}.svc.cluster.local:{_LOG_PORT}/")
+        asked = routes.ask("pipelines-log", namespace, door, [identity_header], self)
+        unguarded = "apis/v1alpha1/"
+        routes.route(
+            "pipelines-unguarded",
+            namespace,
+            f"PathPrefix(`/pipeline/{unguarded}`)",
+            [login, strip_session, asked, strip_prefix],
+            target,
+            self,
+        )
+        routes.route(
+            "pipelines-apis-unguarded",
+            namespace,
+            f"PathPrefix(`/{unguarded}`)",
+            [login, strip_session, asked],
+            target,
+            self,
+        )
 
     def _persistence_agent(
         self,

@@ -62,6 +62,23 @@ class Routes(pulumi.ComponentResource):
         }
         return self._middleware(name, namespace, {"forwardAuth": forward}, parent)
 
+    def ask(
+        self,
+        name: str,
+        namespace: pulumi.Input[str],
+        address: pulumi.Input[str],
+        headers: Sequence[pulumi.Input[str]],
+        parent: pulumi.Resource,
+    ) -> str:
+        """Lets requests pass that `address` answers with 2xx, which is shown their path and these of their headers."""
+        forward = {
+            "address": address,
+            "trustForwardHeader": False,
+            "maxResponseBodySize": _MAXIMUM_ANSWER_BYTES,
+            "authRequestHeaders": list(headers),
+        }
+        return self._middleware(name, namespace, {"forwardAuth": forward}, parent)
+
     def strip_session(self, name: str, namespace: pulumi.Input[str], parent: pulumi.Resource) -> str:
         """Keeps the session from what stands behind the gateway: whoever holds the cookie is the user."""
         return self._middleware(name, namespace, {"plugin": {STRIP_COOKIES: {"prefixes": [SESSION_COOKIE]}}}, parent)

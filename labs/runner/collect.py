@@ -183,7 +183,7 @@ class Collector:
         spec = self._spec(pipeline_id, version_id) if version_id else told.get("pipeline_spec") or {}
         workflow = self._ask("kubernetes", lambda: self.cluster.workflow(self.namespace, started.run_id), None)
         metadata = (workflow or {}).get("metadata", {})
-        store = self.cluster.metadata()
+        store = self.cluster.metadata(self.namespace)
         root = self._ask("mlmd", lambda: store.pipeline_root(started.run_id), "")
         recorded = self._ask("mlmd", lambda: store.run(started.run_id), ([], [], []))
         # The graph says which tasks there should be, whether or not anything was recorded of them.

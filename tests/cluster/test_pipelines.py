@@ -62,7 +62,7 @@ def executions(klass: Klass, run_id: str) -> dict[str, list[str]]:
     """The states of each task's executions, as ML Metadata has them."""
     found: dict[str, list[str]] = {}
     with closing(Cluster(klass.platform)) as cluster:
-        recorded = cluster.metadata().run(run_id)[0]
+        recorded = cluster.metadata(klass.namespace("ben")).run(run_id)[0]
     for execution in recorded:
         if execution.type_ == _EXECUTION:
             name = str(mlmd.plain(execution.custom_properties.items())["task_name"])

@@ -128,7 +128,7 @@ class Platform:
         self._ask("bucket", f"the end of {len(objects)} objects")
         return {key: "from the bucket" for key in objects if most_bytes == LOG_BYTES}
 
-    def metadata(self) -> "Metadata":
+    def metadata(self, *_: str) -> "Metadata":
         return Metadata(self)
 
 

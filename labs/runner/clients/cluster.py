@@ -4,11 +4,14 @@ Source of the label that a run's workflow and pods have: KFP's `pipeline/runid`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import boto3
 import botocore.config
 import botocore.exceptions
+from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]  # the client ships no types
+from urllib3.exceptions import HTTPError
 
 from infra import cluster
 from infra.spec import Platform
@@ -17,6 +20,8 @@ from labs.runner.clients import mlmd
 _BUCKET_KEY = "mlpipeline-minio-artifact"
 """The Secret in a seat with the key to its bucket, named as upstream names it."""
 _METADATA = "metadata-envoy-service:9090"
+_METADATA_OF = "X-Classroom-Namespace"
+"""Says to the embedded platform's ML Metadata whose records are meant (infra/platform/mlmd_server.py)."""
 
 
 class BucketUnreadableError(Exception):
@@ -66,9 +71,38 @@ class Cluster:
                 return f"pod {name}: {condition['message']}"
         return ""
 
-    def metadata(self) -> mlmd.MetadataStore:
-        """ML Metadata through the API server's service proxy, so that the gateway needs no way to it."""
-        return mlmd.MetadataStore(self._post_metadata)
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """Any call to the Kubernetes API as the operator: the status and the text answered, whatever they are.
+
+        Errors: `infra.cluster.ClusterUnreachable` when there is no answer.
+        """
+        try:
+            answer: Any = self._api.call_api(
+                path,
+                method,
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=cluster.TIMEOUT_SECONDS,
+            )
+            return answer.status, answer.data.decode("utf-8", "replace")
+        except ApiException as error:
+            return int(error.status or 0), str(error.body or error.reason)
+        except (HTTPError, OSError) as error:
+            raise cluster.ClusterUnreachable(
+                f"the Kubernetes API does not answer ({type(error).__name__}); run `classroom platform status`"
+            ) from None
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """The decoded fields of a Secret. Errors: as `infra.cluster.secret`."""
+        return cluster.secret(self._api, namespace, name)
+
+    def metadata(self, namespace: str) -> mlmd.MetadataStore:
+        """A namespace's records in ML Metadata, through the API server's service proxy, so that the gateway needs no
+        way to it. Upstream's store holds those of all namespaces and heeds no name."""
+        return mlmd.MetadataStore(partial(self._post_metadata, namespace))
 
     def objects(self, namespace: str, bucket: str, prefix: str) -> list[tuple[str, int]]:
         """Key and bytes of every object below `prefix`, listed with the student's own key.
@@ -114,8 +148,13 @@ class Cluster:
             ),
         )
 
-    def _post_metadata(self, method: str, body: bytes) -> bytes:
-        headers = {"Content-Type": mlmd.CONTENT_TYPE, "Accept": mlmd.CONTENT_TYPE, "X-Grpc-Web": "1"}
+    def _post_metadata(self, whose: str, method: str, body: bytes) -> bytes:
+        headers = {
+            "Content-Type": mlmd.CONTENT_TYPE,
+            "Accept": mlmd.CONTENT_TYPE,
+            "X-Grpc-Web": "1",
+            _METADATA_OF: whose,
+        }
         namespace, path = self._platform.kubeflow_namespace, f"{mlmd.SERVICE}/{method}"
         answered, data = cluster.post_to_service(self._api, namespace, _METADATA, path, body, headers)
         # A call that fails at once may tell its status in the headers, with no body.

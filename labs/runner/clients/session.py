@@ -117,6 +117,11 @@ class GatewaySession:
         prepared = self._session.prepare_request(requests.Request("GET", self.url + path))
         return prepared.headers.get("Cookie", "")
 
+    def carry(self, name: str, value: str) -> None:
+        """Send a further cookie with every call, until the next login."""
+        host = urlsplit(self.url).hostname or ""
+        self._session.cookies.set(name, value, domain=host if "." in host else f"{host}.local", path="/")
+
     def xsrf(self, path: str) -> str:
         """Jupyter's own token for `path`, which every changing call must repeat; empty before a page was fetched."""
         pairs = (part.strip().partition("=") for part in self.cookie_for(path).split(";"))

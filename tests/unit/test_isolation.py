@@ -1,0 +1,338 @@
+"""What an answer at a door means, which cells there are, what is written of them, and how the probe asks."""
+
+import http.server
+import json
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labs.runner.isolation import asks, outsiders, probe, report
+from labs.runner.isolation.asks import Seat
+from labs.runner.isolation.doors import DOORS, PLATFORM, Kind, Outcome, Result, Try, judged, outcome
+from labs.runner.isolation.prove import ALL_PAIRS_UP_TO, pairs_of
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "means"),
+    [
+        ("kubernetes", "200", "in"),
+        ("kubernetes", "404", "in"),  # told that there is none: asking was allowed
+        ("kubernetes", "403", "out"),
+        ("kubernetes", "503", "unknown"),
+        ("kubernetes", "timed out", "unknown"),
+        ("exec", "400", "in"),
+        ("exec", "403", "out"),
+        ("gateway", "101", "in"),
+        ("gateway", "302", "out"),
+        ("gateway", "404", "in"),
+        ("gateway", "502", "unknown"),
+        ("api", "200", "in"),
+        ("api", "403", "out"),
+        ("api", "429", "unknown"),
+        ("log", "200, with it", "in"),
+        ("log", "200, without it", "out"),
+        ("log", "403", "out"),
+        ("web", "timed out", "out"),
+        ("web", "no connection (ConnectionRefusedError)", "out"),
+        ("web", "no answer (gaierror)", "unknown"),
+        ("web", "401", "out"),
+        ("web", "200", "in"),
+        ("wire", "connected", "in"),
+        ("wire", "timed out", "out"),
+        ("wire", "no answer (OSError)", "unknown"),
+        ("call", "answered", "in"),
+        ("call", "refused", "out"),
+        ("call", "timed out", "unknown"),
+        ("records", "answered, with it", "in"),
+        ("records", "answered, without it", "out"),
+        ("records", "refused", "out"),
+        ("records", "timed out", "unknown"),
+        ("bucket", "done", "in"),
+        ("bucket", "AccessDenied", "out"),
+        ("bucket", "NoSuchKey", "unknown"),
+        ("bucket", "no answer (EndpointConnectionError)", "unknown"),
+    ],
+)
+def test_an_answer_says_in_out_or_nothing(kind: Kind, answer: str, means: Outcome) -> None:
+    assert outcome(kind, answer) == means
+
+
+def a_try(door: str, actor: str, target: str, answer: str, *, control: bool = False) -> Try:
+    return Try(door=door, actor=actor, target=target, asked="GET", answer=answer, control=control)
+
+
+def verdict(
+    *tries: Try, open_doors: dict[str, str] | None = None, gaps: dict[str, str] | None = None
+) -> tuple[str, str]:
+    [cell] = judged([("k8s-list", "ann", "bob")], tries, open_doors or {}, gaps or {})
+    return cell.verdict, cell.why
+
+
+def test_a_refusal_counts_when_the_owner_was_let_in_at_the_same_door() -> None:
+    refused = a_try("k8s-list", "ann", "bob", "403")
+    assert verdict(refused, a_try("k8s-list", "bob", "bob", "200", control=True)) == ("refused", "")
+    # Nobody came in; one came in at another door; one came in at another's.
+    assert verdict(refused)[0] == "could-not-check"
+    assert verdict(refused, a_try("k8s-list", "bob", "bob", "403", control=True))[0] == "could-not-check"
+    assert verdict(refused, a_try("k8s-get", "bob", "bob", "200", control=True))[0] == "could-not-check"
+    assert verdict(refused, a_try("k8s-list", "cyd", "cyd", "200", control=True))[0] == "could-not-check"
+
+
+def test_one_who_came_in_is_enough_of_a_control() -> None:
+    came = [a_try("k8s-list", "bob", "bob", answer, control=True) for answer in ("503", "200", "503")]
+    assert verdict(a_try("k8s-list", "ann", "bob", "403"), *came)[0] == "refused"
+
+
+def test_who_is_let_in_is_a_leak_whatever_became_of_the_control() -> None:
+    assert verdict(a_try("k8s-list", "ann", "bob", "200"))[0] == "leak"
+    told = verdict(a_try("k8s-list", "ann", "bob", "200"), open_doors={"k8s-list": "an open door of this platform"})
+    assert told == ("leak", "an open door of this platform")
+
+
+def test_what_was_not_tried_says_why() -> None:
+    assert verdict() == ("could-not-check", "it was not tried")
+    assert verdict(gaps={"bob": "bob has no password"}) == ("could-not-check", "bob has no password")
+
+
+def test_a_ports_control_is_that_somebody_listens() -> None:
+    cell = ("pod-database", "ann", PLATFORM)
+    for listens, wanted in (("somebody listens", "refused"), ("nobody listens", "could-not-check")):
+        control = a_try("pod-database", "operator", PLATFORM, listens, control=True)
+        [judgement] = judged([cell], [a_try(*cell, "timed out"), control], {}, {})
+        assert judgement.verdict == wanted
+
+
+@given(count=st.integers(2, 200), seed=st.integers())
+def test_all_pairs_up_to_thirty_students_and_a_fair_sample_beyond(count: int, seed: int) -> None:
+    students = [f"s{number}" for number in range(count)]
+    pairs = pairs_of(students, random.Random(seed))  # noqa: S311  no secret
+
+    assert len(set(pairs)) == len(pairs)
+    assert all(actor != target for actor, target in pairs)
+    if count <= ALL_PAIRS_UP_TO:
+        assert len(pairs) == count * (count - 1)
+    else:
+        assert len(pairs) <= ALL_PAIRS_UP_TO * (ALL_PAIRS_UP_TO - 1)
+        for place in (0, 1):
+            times = [sum(pair[place] == student for pair in pairs) for student in students]
+            assert min(times) == max(times) >= 1
+
+
+def test_every_door_has_its_cells() -> None:
+    students = ["ann", "bob", "cyd"]
+    cells = asks.expected(pairs_of(students, random.Random(1)), students)  # noqa: S311  no secret
+
+    assert {door for door, _, _ in cells} == set(DOORS)
+    assert len(cells) == len(set(cells))
+    between = [(actor, target) for door, actor, target in cells if door == "kfp-logs"]
+    assert len(between) == 6
+    assert [(actor, target) for door, actor, target in cells if door == "pod-database"] == [
+        (student, PLATFORM) for student in students
+    ]
+
+
+def a_seat(student: str) -> Seat:
+    return Seat(
+        student=student,
+        email=f"{student}@example.org",
+        namespace=f"iso-{student}",
+        bucket=f"iso-{student}",
+        notebook="cpu-notebook",
+        pod_address="198.19.0.9",
+        experiment="e",
+        run="r",
+        run_pod="p",
+    )
+
+
+def test_every_door_between_two_is_tried(platform: object) -> None:
+    from infra.spec import Platform
+
+    assert isinstance(platform, Platform)
+    seat = a_seat("bob")
+    parts = asks.Parts(
+        kubeflow="kubeflow",
+        node="n",
+        addresses=dict.fromkeys(("ml-pipeline", "metadata", "mysql", "seaweedfs", "node"), "x"),
+    )
+    tried = {call.door for call in asks.at_gateway(seat, nonce="n", pipeline={})}
+    tried |= {call.door for call in [*asks.at_log(seat), *asks.at_platform()]}
+    for kind in ("anonymous", "forged", "expired", "deleted"):
+        tried |= {call.door for call in asks.outside(seat, kind)}
+    for tries in (
+        asks.from_notebook(seat, platform, "n"),
+        asks.at_bucket(seat, "others", "n"),
+        asks.from_notebook_at_platform(parts),
+        asks.from_run(seat, parts),
+        asks.from_run_at_platform(parts),
+    ):
+        tried |= {each["id"] for each in tries}
+        assert all(asks.described(each) for each in tries)
+
+    # What outsiders and the cookie's proof ask is no try of a list.
+    assert set(DOORS) - tried == {"deleted-login", "deleted-key", "cookie"}
+
+
+def test_the_probes_pipeline_can_be_read_by_kfp() -> None:
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    messages: Any = pipeline_spec_pb2  # generated at import, so no type checker sees them
+    source = Path(probe.__file__).read_text()
+    pipeline = asks.probe_pipeline(source, "an-image", "a-plan")
+    json_format.ParseDict(pipeline, messages.PipelineSpec())
+    # KFP and Argo would take these for parameters.
+    assert "{{" not in json.dumps(pipeline)
+
+
+# -- outsiders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_signed_as_oauth2_proxy_signs_it() -> None:
+    # Of oauth2-proxy's own SignedValue("0123456789abcdef", "c", []byte("value"), 1700000000): HMAC-SHA256 over
+    # "c" + base64url("value") + "1700000000".
+    import base64
+    import hashlib
+    import hmac
+
+    value = base64.urlsafe_b64encode(b"value").decode()
+    expected = hmac.new(b"0123456789abcdef", f"c{value}1700000000".encode(), hashlib.sha256).digest()
+    signed = outsiders.signed("0123456789abcdef", "c", value, 1_700_000_000)
+    assert signed == f"{value}|1700000000|{base64.urlsafe_b64encode(expected).decode()}"
+
+
+@given(st.text(alphabet="abcXYZ019-_|=", min_size=1, max_size=9000))
+def test_a_cut_cookie_is_put_together_again(value: str) -> None:
+    assert outsiders.whole_cookie(f"a=b; {outsiders.cut_cookie(value)}; _xsrf=x") == value
+
+
+# -- the probe -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """A server that answers with the status in its path, and with the word `secret`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path.strip("/")))
+            self.send_header("Location", "/200")
+            self.end_headers()
+            self.wfile.write(b"secret")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class has it so
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_probe_tells_statuses_and_never_contents(web: str) -> None:
+    port = int(web.rpartition(":")[2])
+    tries = [
+        {"id": "ok", "kind": "http", "url": f"{web}/200"},
+        {"id": "held", "kind": "http", "url": f"{web}/200", "holds": "secret"},
+        {"id": "not-held", "kind": "http", "url": f"{web}/200", "holds": "other"},
+        {"id": "refused", "kind": "http", "url": f"{web}/403"},
+        {"id": "redirected", "kind": "http", "url": f"{web}/302"},
+        {"id": "open", "kind": "tcp", "host": "127.0.0.1", "port": port},
+        {"id": "closed", "kind": "tcp", "host": "127.0.0.1", "port": 1},
+        {"id": "no-grpc", "kind": "grpc", "host": "127.0.0.1", "port": 1, "path": "/x", "message": ""},
+    ]
+    answers = {each["id"]: each["answer"] for each in probe.tried(tries)}
+
+    assert answers == {
+        "ok": "200",
+        "held": "200, with it",
+        "not-held": "200, without it",
+        "refused": "403",
+        "redirected": "302",
+        "open": "connected",
+        "closed": "no connection (ConnectionRefusedError)",
+        "no-grpc": "no connection (ConnectionRefusedError)",
+    }
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300, 20_000])
+def test_a_header_of_any_length_is_written_as_hpack_has_it(size: int) -> None:
+    written = probe._text("x" * size)
+    # RFC 7541, 5.1: seven bits, then the rest in groups of seven, the least first.
+    length, at = written[0], 1
+    if length == 127:
+        shift = 0
+        while True:
+            length, shift, at = length + ((written[at] & 127) << shift), shift + 7, at + 1
+            if written[at - 1] < 128:
+                break
+    assert (length, written[at:]) == (size, b"x" * size)
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+
+
+def a_result(*verdicts: tuple[str, str, str, str]) -> Result:
+    """One cell for each (door, actor, target, answer); the owner is let in at all of them."""
+    cells = judged(
+        [each[:3] for each in verdicts],
+        [
+            *(a_try(*each) for each in verdicts),
+            *(a_try(door, target, target, "200", control=True) for door, _, target, _ in verdicts),
+        ],
+        {},
+        {},
+    )
+    return Result(
+        class_name="iso<>",
+        url="https://198.18.0.100/",
+        started="2026-11-24T12:00:00+00:00",
+        finished="2026-11-24T12:01:00+00:00",
+        seconds=60,
+        students=("ann", "bob"),
+        pairs=2,
+        pairs_there_are=2,
+        cells=tuple(cells),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "said"),
+    [
+        (("403", "403"), 0, "No student reaches"),
+        (("403", "503"), 3, "1 of 2 could not be checked"),
+        (("200", "503"), 1, "One leak"),
+        (("200", "200"), 1, "2 leaks"),
+    ],
+)
+def test_the_exit_code_is_zero_only_when_every_cell_is_green(answers: tuple[str, str], code: int, said: str) -> None:
+    result = a_result(("k8s-list", "ann", "bob", answers[0]), ("k8s-list", "bob", "ann", answers[1]))
+    assert result.exit_code == code
+    assert said in report.headline(result)
+
+
+def test_the_reports_say_the_same_of_every_cell(tmp_path: Path) -> None:
+    result = a_result(
+        ("k8s-list", "ann", "bob", "200"), ("k8s-list", "bob", "ann", "503"), ("kfp-list", "ann", "bob", "403")
+    )
+    report.write(result, tmp_path)
+
+    written = json.loads((tmp_path / "isolation.json").read_text())
+    assert (written["exit_code"], len(written["cells"])) == (1, 3)
+    root = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert root.attrib | {"tests": "3", "failures": "1", "errors": "1"} == root.attrib
+    assert len(root.findall(".//failure")) == len(root.findall(".//error")) == 1
+    page = (tmp_path / "isolation.html").read_text()
+    assert "iso&lt;&gt;" in page
+    assert "One leak" in page
+    assert "<script" not in page
