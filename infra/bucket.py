@@ -8,14 +8,17 @@ name without either belongs to somebody else and is refused.
 The operator's key is in no file and in no state: whoever needs it reads it from the platform's Secret while it runs.
 """
 
+import fcntl
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import boto3
 import pulumi
@@ -45,8 +48,36 @@ _GONE: Final = frozenset(
 # The one region that S3 does not take as a LocationConstraint.
 _UNNAMED_REGION: Final = "us-east-1"
 
-# SeaweedFS keeps all identities in one document, which two changes at once would overwrite.
-_identities = threading.Lock()
+IDENTITIES_LOCK: Final = "CLASSROOM_IDENTITIES_LOCK"
+"""The environment variable with the path of a file that those processes lock who change identities side by side."""
+
+
+class _Alone:
+    """Held by one thread of one process at a time, of those that know the same lock file.
+
+    SeaweedFS keeps all identities in one document, which two changes at once would overwrite. Each Pulumi stack has a
+    process of its own for buckets, and several stacks run at once.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.Lock()
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if path := os.environ.get(IDENTITIES_LOCK):
+            self._file = Path(path).open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            # Closing gives the lock back, as the end of the process does.
+            self._file.close()
+            self._file = None
+        self._threads.release()
+
+
+_identities = _Alone()
 
 
 class ObjectStoreUnreachable(Failure):
@@ -349,6 +380,19 @@ def empty(store: Store, bucket: str) -> None:
     for page in store.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):
             store.s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def objects(store: Store, bucket: str) -> Iterator[tuple[int, datetime]]:
+    """Bytes and time of writing of each object of a bucket; none when there is no such bucket.
+
+    Errors: `ObjectStoreUnreachable`.
+    """
+    with _told(store):
+        if _or_none(store.s3.head_bucket, Bucket=bucket) is None:
+            return
+        for page in store.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for each in page.get("Contents", []):
+                yield each["Size"], each["LastModified"]
 
 
 def holdings(store: Store, class_name: str, students: Iterable[str] = ()) -> list[Holding]:

@@ -1,29 +1,39 @@
 """The classroom: a seat per student on one Kubeflow, and what of it the teacher needs to know."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi.automation import OutputValue
 from pydantic import SecretStr
 
-from infra import naming
+from infra import bucket, naming
 from infra.access import Host, HostArgs, read
-from infra.failure import Failure
+from infra.bucket import Holding, StoreAddress
+from infra.failure import CallFailure, Failure
 from infra.seat import Seat, SeatArgs
-from infra.spec import ClassSpec, Platform
+from infra.session_end import SessionEnd, SessionEndArgs
+from infra.spec import ClassSpec, Platform, Student
 
-PROJECT = "classroom"
+PROJECT: Final = "classroom"
+SEATS_PER_STACK: Final = 50
+SEAT_TYPE: Final = "classroom:index:Seat"
+
+# The store is asked about each bucket and user that has to be looked at.
+_ASKED_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassroomArgs:
-    """The class, and the Kubeflow it is held on."""
+    """The class, and the Kubeflow it is held on; of whom to make seats, and whether to make what seats share."""
 
     spec: ClassSpec
     platform: Platform
+    students: tuple[Student, ...]
+    shared: bool
 
 
 class Classroom(pulumi.ComponentResource):
@@ -37,10 +47,16 @@ class Classroom(pulumi.ComponentResource):
         super().__init__("classroom:index:Classroom", name, None, opts)
         ca = read(args.platform.ca_file, "platform.ca_file") if args.platform.ca_file else None
         access = args.spec.access
-        if access.host and access.tls:
+        if args.shared and access.host and access.tls:
             Host(
                 name,
                 HostArgs(class_name=args.spec.name, host=access.host, tls=access.tls, platform=args.platform),
+                pulumi.ResourceOptions(parent=self),
+            )
+        if args.shared and args.spec.session:
+            SessionEnd(
+                name,
+                SessionEndArgs(class_name=args.spec.name, session=args.spec.session, platform=args.platform),
                 pulumi.ResourceOptions(parent=self),
             )
         made = {
@@ -49,9 +65,9 @@ class Classroom(pulumi.ComponentResource):
                 SeatArgs(spec=args.spec, student=student, platform=args.platform, ca=ca),
                 pulumi.ResourceOptions(parent=self),
             )
-            for student in args.spec.students
+            for student in args.students
         }
-        names = {student.id: student.name for student in args.spec.students}
+        names = {student.id: student.name for student in args.students}
         self.gateway = args.spec.address(args.platform)
         self.seats = pulumi.Output.all(
             **{
@@ -72,14 +88,32 @@ class Classroom(pulumi.ComponentResource):
 
 
 class Taken(Failure):
-    """A name that a seat would have belongs to something that this class did not make."""
+    """Names that a seat would have belong to something that this class did not make. A line for each."""
 
 
-def refuse_taken(spec: ClassSpec, platform: Platform) -> None:
+class ManyStacks(CallFailure):
+    """The class is too large for the one stack of plain Pulumi."""
+
+
+def refuse_taken(spec: ClassSpec, platform: Platform, known: Collection[str] | None = None) -> None:
     """Refuse a class that would take over what is not its own: Kubernetes would let it, and `down` would delete it.
 
-    Errors: `Taken`; `infra.cluster.ClusterUnreachable`.
+    Ours is what carries the seat's own labels; in the object store, what `infra.bucket.ours` knows. It is adopted, so a
+    seat that a crash left half made is gone on with. Whose seat a state knows (`known`) has its bucket already; where
+    nobody says who that is, the store is not asked, and its own resources refuse what is not theirs.
+
+    Errors: `Taken`; `infra.cluster.ClusterUnreachable`, `infra.bucket.ObjectStoreUnreachable`.
     """
+    taken = list(_taken_in_cluster(spec, platform))
+    taken += [] if known is None else _taken_in_store(spec, platform, known)
+    if taken:
+        mend = (
+            "end what they belong to first, give the class another `name`, or, for a login, the student another `email`"
+        )
+        raise Taken("\n".join([*taken, mend]))
+
+
+def _taken_in_cluster(spec: ClassSpec, platform: Platform) -> Iterator[str]:
     # The Kubernetes client takes a second to import, which a unit test does not need.
     from infra import cluster
 
@@ -104,17 +138,43 @@ def refuse_taken(spec: ClassSpec, platform: Platform) -> None:
             of_ours = made is not None and wanted.items() <= (made["metadata"].get("labels") or {}).items()
             if (what, name) in standing and not of_ours and not wanted.items() <= labels.items():
                 owner = f"class {labels['classroom']}" if "classroom" in labels else "something else"
-                other = "student another `email`" if what == "login" else "class another `name`"
-                raise Taken(
-                    f"the {what} {shown} of student {student.id} stands already and belongs to {owner}; "
-                    f"end that first, or give the {other}"
-                )
+                yield f"the {what} {shown} of student {student.id} stands already and belongs to {owner}"
 
 
-def program(spec: ClassSpec, platform: Platform) -> Callable[[], None]:
-    """The Pulumi program of a class. Its outputs: `gateway`, `seats` and, secret, `passwords`."""
+def _taken_in_store(spec: ClassSpec, platform: Platform, known: Collection[str]) -> Iterator[str]:
+    students = [student.id for student in spec.students if student.id not in known]
+    if not students:
+        return
+    store = bucket.connect(StoreAddress.of(platform))
+
+    def look(student: str) -> str | None:
+        holding = Holding.of(spec.name, student)
+        found = bucket.standing(store, holding)
+        if bucket.ours(found, holding):
+            return None
+        what = f"bucket {holding.bucket}" if found.bucket else f"object store's user {holding.user}"
+        return f"the {what} of student {student} stands already and belongs to something else"
+
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        yield from filter(None, pool.map(look, students))
+
+
+def program(
+    spec: ClassSpec, platform: Platform, students: tuple[Student, ...] | None = None, *, shared: bool = True
+) -> Callable[[], None]:
+    """The Pulumi program of a class, or of the seats of `students` alone, with or without what the seats share.
+
+    Its outputs: `gateway`, `seats` and, secret, `passwords`.
+
+    Errors, when it runs: `ManyStacks` for a whole class that one stack is not meant to hold.
+    """
 
     def run() -> None:
+        if students is None and len(spec.students) > SEATS_PER_STACK:
+            raise ManyStacks(
+                f"class {spec.name} has {len(spec.students)} seats, in stacks of {SEATS_PER_STACK}; "
+                "run `scripts/classroom up` with its file, which keeps them apart"
+            )
         cluster = k8s.Provider(
             "cluster",
             # The path, not the content: the operator's key stays out of the state.
@@ -124,7 +184,12 @@ def program(spec: ClassSpec, platform: Platform) -> Callable[[], None]:
         )
         classroom = Classroom(
             spec.name,
-            ClassroomArgs(spec=spec, platform=platform),
+            ClassroomArgs(
+                spec=spec,
+                platform=platform,
+                students=spec.students if students is None else students,
+                shared=shared,
+            ),
             pulumi.ResourceOptions(providers={"kubernetes": cluster}),
         )
         pulumi.export("gateway", classroom.gateway)
@@ -160,13 +225,18 @@ class Handout:
         return {seat.id: seat.password for seat in self.seats}
 
 
-def handout(outputs: Mapping[str, OutputValue]) -> Handout | None:
-    """The outputs of a class's program as a handout; None when the class does not stand."""
-    if "seats" not in outputs or "passwords" not in outputs:
-        return None
-    passwords = outputs["passwords"].value
-    seats = (
-        SeatDetails(id=student, password=SecretStr(passwords[student]), **details)
-        for student, details in outputs["seats"].value.items()
-    )
-    return Handout(gateway=outputs["gateway"].value, seats=tuple(seats))
+def handout(*outputs: Mapping[str, OutputValue], students: Iterable[str] | None = None) -> Handout | None:
+    """The outputs of a class's stacks as a handout, in the order of `students` and of no others where they are given.
+
+    None when no seat stands.
+    """
+    made = [each for each in outputs if "seats" in each and "passwords" in each]
+    seats = {
+        student: SeatDetails(id=student, password=SecretStr(each["passwords"].value[student]), **details)
+        for each in made
+        for student, details in each["seats"].value.items()
+        # An `up` in which a seat failed leaves the passwords of the one before.
+        if student in each["passwords"].value
+    }
+    chosen = [seats[student] for student in (seats if students is None else students) if student in seats]
+    return Handout(gateway=made[0]["gateway"].value, seats=tuple(chosen)) if chosen else None

@@ -20,21 +20,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 from pulumi import automation as auto
 from pulumi.automation import errors as auto_errors
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 from semver import VersionInfo
 
-from infra.classroom import PROJECT, program, refuse_taken
+from infra.bucket import IDENTITIES_LOCK
 from infra.failure import CallFailure, Failure
 from infra.identity import PASSWORD_PATTERN
-from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled, Event, Listener
 
 Outputs = Mapping[str, auto.OutputValue]
@@ -51,6 +50,9 @@ _SECRETS: Final = re.compile(
 )
 _HOLDER: Final = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
 _MARKUP: Final = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
+
+# Nothing is printed: what happens is heard as events.
+_QUIET: Final[Mapping[str, Any]] = {"suppress_outputs": True, "suppress_progress": True, "color": "never"}
 
 # Pulumi is told to cancel when the process that started it is gone: an orphan would hold the lock.
 _WITH_PARENT: Final = (
@@ -101,48 +103,106 @@ class Changes:
     same: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What `up` would do with one resource, components and what stays as it is among them.
+
+    `op` is Pulumi's word for it, `parent` the URN of what it is a part of, `old` and `new` are its inputs, in which
+    Pulumi has blacked out what is secret.
+    """
+
+    op: str
+    urn: str
+    type: str
+    parent: str
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What just happened to a resource: `begun`, `done`, or `failed`, and then why in one line."""
+
+    urn: str
+    parent: str
+    state: Literal["begun", "done", "failed"]
+    why: str = ""
+
+
+Watch = Callable[[Seen], None]
+
+
 class EngineFailure(Failure):
-    """Pulumi could not do it. One line per resource that failed, without secrets."""
+    """Pulumi could not do it. One line per resource that failed, without secrets; `failures` has them by URN."""
+
+    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
+        self.failures = dict(failures or {})
+        super().__init__(message)
 
 
 class StackLocked(CallFailure):
     """Another command is changing the same stack."""
 
 
-def up(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Outputs:
-    """Make everything of the program stand. Its outputs.
+def up(
+    stack: Stack,
+    listener: Listener,
+    cancelled: threading.Event | None = None,
+    *,
+    targets: Sequence[str] = (),
+    replace: Sequence[str] = (),
+    watch: Watch | None = None,
+    go_on: bool = False,
+) -> Outputs:
+    """Make everything of the program stand, or only the resources whose URNs are `targets`. Its outputs.
+
+    Those whose URNs are in `replace` are made anew, changed or not, and the new ones stay from then on.
+    `watch` hears of each resource. With `go_on` a resource that fails does not keep others from being made.
 
     Errors: `EngineFailure`, `StackLocked`, whatever `Failure` the program raised; `Cancelled` when `cancelled` was set
     and KeyboardInterrupt on Ctrl-C, both after Pulumi has written its state.
     """
-    with _operation(stack, listener, cancelled, "up") as call:
-        return call.stack.up(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never").outputs
+    with _operation(stack, listener, cancelled, "up", watch) as call:
+        done = call.stack.up(
+            on_event=call.hear,
+            target=list(targets) or None,
+            replace=list(replace) or None,
+            continue_on_error=go_on,
+            **_QUIET,
+        )
+        return done.outputs
 
 
-def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
-    """What `up` would do; nothing is changed. Errors as `up`."""
+def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> tuple[Planned, ...]:
+    """What `up` would do with each resource; nothing is changed. Errors as `up`."""
     with _operation(stack, listener, cancelled, "preview") as call:
-        call.stack.preview(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never")
-        return call.changes()
+        call.stack.preview(on_event=call.hear, **_QUIET)
+        return tuple(call.planned)
 
 
-def refresh(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
+def refresh(
+    stack: Stack, listener: Listener, cancelled: threading.Event | None = None, *, targets: Sequence[str] = ()
+) -> Changes:
     """Look at what really stands and correct the state, so that the next `up` mends what is missing. Errors as `up`."""
     with _operation(stack, listener, cancelled, "refresh") as call:
-        call.stack.refresh(on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never")
+        call.stack.refresh(on_event=call.hear, target=list(targets) or None, **_QUIET)
         return call.changes()
 
 
-def destroy(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> Changes:
-    """Delete everything that the state knows, then the stack itself; nothing to do is fine. Errors as `up`."""
+def destroy(
+    stack: Stack, listener: Listener, cancelled: threading.Event | None = None, *, targets: Sequence[str] = ()
+) -> Changes:
+    """Delete everything that the state knows, then the stack itself, or only the resources whose URNs are `targets`.
+
+    Nothing to do is fine. Errors as `up`.
+    """
     if not exists(stack):
         return Changes()
     with _operation(stack, listener, cancelled, "destroy") as call:
-        call.stack.destroy(
-            on_event=call.hear, suppress_outputs=True, suppress_progress=True, color="never", continue_on_error=True
-        )
-        call.stack.workspace.remove_stack(stack.name)
-        _forget(stack)
+        call.stack.destroy(on_event=call.hear, target=list(targets) or None, continue_on_error=True, **_QUIET)
+        if not targets:
+            call.stack.workspace.remove_stack(stack.name)
+            _forget(stack)
         return call.changes()
 
 
@@ -156,25 +216,46 @@ def outputs(stack: Stack) -> Outputs:
 
 def export(stack: Stack) -> tuple[Resource, ...]:
     """The resources that the state knows, components left out. Errors: `EngineFailure`."""
+    found = (_resource(each) for each in _recorded_state(stack) if each.get("custom"))
+    return tuple(each for each in found if not each.type.startswith("pulumi:providers:"))
+
+
+def parents(stack: Stack) -> Mapping[str, str]:
+    """Everything that the state knows, components and providers too: the URN of its parent, "" for none, by its own.
+
+    Whoever was changing the stack when it was killed has come to its end before the state is read.
+
+    Errors: `EngineFailure`; `StackLocked` when another command is changing it.
+    """
     if not exists(stack):
-        return ()
+        return {}
+    with _explained(stack):
+        _unlock(_workspace(stack, threading.Event()), stack)
+    return {each["urn"]: str(each.get("parent") or "") for each in _recorded_state(stack)}
+
+
+def _recorded_state(stack: Stack) -> list[dict[str, Any]]:
+    if not exists(stack):
+        return []
     with _explained(stack):
         state = _state(_workspace(stack, threading.Event()), stack.name)
-    found = (_resource(each) for each in state.get("deployment", {}).get("resources") or [] if each.get("custom"))
-    return tuple(each for each in found if not each.type.startswith("pulumi:providers:"))
+    return list(state.get("deployment", {}).get("resources") or [])
+
+
+def names(stack: Stack) -> frozenset[str]:
+    """The names of all stacks of the same project in the same backend. Errors: `EngineFailure`."""
+    if not _foreign_backend():
+        # What the file backend's own listing reads, without starting Pulumi (pkg/backend/diy, `stackPath`).
+        files = (_directory(stack) / ".pulumi" / "stacks" / stack.project).glob("*")
+        found = (re.fullmatch(r"(.+)\.json(\.gz)?", file.name) for file in files)
+        return frozenset(match[1] for match in found if match)
+    with _explained(stack):
+        return frozenset(each.name for each in _workspace(stack, threading.Event()).list_stacks())
 
 
 def exists(stack: Stack) -> bool:
     """Whether there is a state. Errors: `EngineFailure` when the backend cannot be asked."""
-    # The first call on a machine, and every call after a `down`, finds nothing without starting Pulumi.
-    if not _foreign_backend() and not (_directory(stack) / ".pulumi").exists():
-        return False
-    with _explained(stack):
-        try:
-            auto.Stack.select(stack.name, _workspace(stack, threading.Event()))
-        except auto_errors.StackNotFoundError:
-            return False
-    return True
+    return stack.name in names(stack)
 
 
 def redact(text: str) -> str:
@@ -185,9 +266,15 @@ def redact(text: str) -> str:
 class _Call:
     """One operation on a stack: hears Pulumi's events, counts, and remembers what failed."""
 
-    def __init__(self, stack: auto.Stack, step: str, listener: Listener, expected: int) -> None:
+    def __init__(
+        self, stack: auto.Stack, step: str, listener: Listener, expected: int, watch: Watch | None = None
+    ) -> None:
         self.stack = stack
         self.failures: dict[str, str] = {}
+        self.planned: list[Planned] = []
+        self._watch = watch or (lambda _seen: None)
+        # Of hundreds of seats the inputs are many megabytes.
+        self._plans = step.startswith("preview ")
         self._step, self._listener, self._expected = step, listener, expected
         self._started = time.monotonic()
         self._seen: set[str] = set()
@@ -205,12 +292,16 @@ class _Call:
         """Take one of Pulumi's events."""
         if event.resource_pre_event:
             metadata = event.resource_pre_event.metadata
+            if self._plans:
+                self.planned.append(_planned(metadata))
+            self._watch(Seen(urn=metadata.urn, parent=_parent_urn(metadata), state="begun"))
             if _is_real(metadata):
                 self._seen.add(metadata.urn)
                 if metadata.op not in (OpType.SAME, OpType.READ):
                     self.tell("progress", f"{_doing(metadata.op)} {_called(metadata.urn)}")
         elif event.res_outputs_event:
             metadata = event.res_outputs_event.metadata
+            self._watch(Seen(urn=metadata.urn, parent=_parent_urn(metadata), state="done"))
             if _is_real(metadata):
                 self._seen.add(metadata.urn)
                 self._done[metadata.urn] = metadata.op
@@ -234,6 +325,8 @@ class _Call:
         text = condense(message)
         # The stack's own "update failed" says nothing beside the resource's message.
         if text and text not in ("update failed", "destroy failed", "preview failed", "refresh failed"):
+            if urn and urn not in self.failures:
+                self._watch(Seen(urn=urn, parent="", state="failed", why=text))
             self.failures.setdefault(urn, text)
 
 
@@ -252,7 +345,9 @@ def condense(message: str) -> str:
 
 
 @contextmanager
-def _operation(stack: Stack, listener: Listener, cancelled: threading.Event | None, verb: str) -> Any:
+def _operation(
+    stack: Stack, listener: Listener, cancelled: threading.Event | None, verb: str, watch: Watch | None = None
+) -> Any:
     """Run one operation: select the stack, repair it, tell what happens, and explain what goes wrong."""
     stop = cancelled or threading.Event()
     raised: list[BaseException] = []
@@ -262,7 +357,7 @@ def _operation(stack: Stack, listener: Listener, cancelled: threading.Event | No
         selected = auto.Stack.create_or_select(stack.name, workspace)
         _unlock(workspace, stack)
         known = _repair(workspace, stack.name)
-    call = _Call(selected, f"{verb} {stack.project}/{stack.name}", listener, known)
+    call = _Call(selected, f"{verb} {stack.project}/{stack.name}", listener, known, watch)
     call.tell("started")
     try:
         yield call
@@ -302,7 +397,7 @@ def _reason(
         errors = [line for line in str(error).splitlines() if line.strip().startswith("error:")]
         lines = [condense(line) for line in errors[:3]] or ["Pulumi stopped without saying why"]
     mend = "mend what is said above and run the same command again: it goes on from here"
-    return EngineFailure("\n".join([f"{verb} of {stack.project}/{stack.name} failed", *lines, mend]))
+    return EngineFailure("\n".join([f"{verb} of {stack.project}/{stack.name} failed", *lines, mend]), call.failures)
 
 
 def _recorded(program: Callable[[], None], raised: list[BaseException]) -> Callable[[], None]:
@@ -424,6 +519,7 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
         # Dynamic providers run in a Python of their own: this one, with this project.
         "PULUMI_PYTHON_CMD": sys.executable,
         "PYTHONPATH": str(_ROOT),
+        IDENTITIES_LOCK: str(directory / "identities.lock"),
         **({} if _foreign_backend() else {"PULUMI_BACKEND_URL": directory.as_uri()}),
         **({} if _foreign_passphrase() else {"PULUMI_CONFIG_PASSPHRASE_FILE": str(_passphrase(stack))}),
         **({} if stack.checkpoints else {"PULUMI_SKIP_CHECKPOINTS": "true"}),
@@ -624,6 +720,23 @@ def _is_real(metadata: StepEventMetadata) -> bool:
     return bool(state and state.custom) and not metadata.type.startswith("pulumi:")
 
 
+def _planned(metadata: StepEventMetadata) -> Planned:
+    old, new = metadata.old, metadata.new
+    return Planned(
+        op=metadata.op.value,
+        urn=metadata.urn,
+        type=metadata.type,
+        parent=_parent_urn(metadata),
+        old=dict(old.inputs or {}) if old else {},
+        new=dict(new.inputs or {}) if new else {},
+    )
+
+
+def _parent_urn(metadata: StepEventMetadata) -> str:
+    state = metadata.new or metadata.old
+    return str(state.parent or "") if state else ""
+
+
 def _called(urn: str) -> str:
     """`Namespace demo-alice` of a URN."""
     parts = urn.split("::")
@@ -636,23 +749,3 @@ def _doing(op: OpType) -> str:
 
 def _did(op: OpType) -> str:
     return {OpType.CREATE: "stands", OpType.UPDATE: "changed", OpType.DELETE: "gone"}.get(op, str(op.value))
-
-
-def class_stack(spec: ClassSpec, platform: Platform, *, state: Path, tools: tuple[Path, ...] = ()) -> Stack:
-    """The stack of a class: `up` stamps it, `destroy` takes it away.
-
-    Without checkpoints: each of its resources is adopted when it stands already, and `down` finds all without a state.
-    """
-
-    def run() -> None:
-        refuse_taken(spec, platform)
-        program(spec, platform)()
-
-    return Stack(
-        project=PROJECT,
-        name=spec.name,
-        program=run,
-        state=state,
-        tools=tools,
-        checkpoints=False,
-    )

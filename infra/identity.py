@@ -22,6 +22,9 @@ _GROUPS, _SYLLABLES_PER_GROUP = 4, 3
 PASSWORD_PATTERN: Final = "-".join([f"(?:[{_CONSONANTS}][{_VOWELS}]){{{_SYLLABLES_PER_GROUP}}}"] * _GROUPS)
 """What every generated password looks like, so that it can be blacked out wherever it might appear."""
 
+PASSWORD_TYPE: Final = "pulumi-python:dynamic/classroom:Password"  # noqa: S105  # a type's name
+"""What Pulumi calls the resource that holds one; replacing that resource makes another password."""
+
 # dex refuses less than 10. A password of 75 random bits needs no more, and every further step doubles the time that a
 # class needs to log in.
 _BCRYPT_COST: Final = 10

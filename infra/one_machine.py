@@ -18,12 +18,11 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel
 
-from infra import cluster, engine, platform
+from infra import cluster, platform
 from infra.failure import CallFailure
 from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
 from infra.local.places import Places, places
-from infra.platform.kubeflow import platform_program
 from infra.platform.settings import PlatformSettings
 from infra.spec import ObjectStore, Platform
 from infra.steps import Cancelled, Event, Listener, Report, Step, run
@@ -213,6 +212,10 @@ class _Assembly:
         whole = made is not None and all(standing.get(name) for name in made.workloads)
         if same and whole and _ca_file(self._here).exists():
             return
+        # Pulumi takes a second to import: whoever only asks how the platform is reached need not wait for it.
+        from infra import engine
+        from infra.platform.kubeflow import platform_program
+
         stack = engine.Stack(
             project="kubeflow-platform",
             name="one-machine",

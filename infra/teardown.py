@@ -1,4 +1,5 @@
-"""The end of a class: destroy what the state knows, sweep what no state knows, and prove that nothing is left.
+"""The end of a class or of one seat: destroy what the state knows, sweep what no state knows, and prove that nothing is
+left.
 
 The proof uses no state: it asks the cluster by label and by name, the object store by name, tag and policy, and looks
 into the node's volume directory, twice in a row. Whoever cannot be asked is named, and then nothing counts as proven.
@@ -18,11 +19,12 @@ from urllib.parse import quote
 from kubernetes import client  # type: ignore[import-untyped]  # the client ships no types
 from pydantic import BaseModel, ConfigDict
 
-from infra import bucket, cluster, engine, naming
+from infra import bucket, cluster, engine, naming, stacks
 from infra.bucket import Holding, ObjectStoreUnreachable, Store, StoreAddress
 from infra.cluster import ClusterUnreachable
 from infra.failure import Failure
 from infra.spec import ClassSpec, Platform
+from infra.stacks import Klass
 from infra.steps import Cancelled, Event, Listener
 
 SETTLES_WITHIN_SECONDS: Final = 240
@@ -31,6 +33,8 @@ BETWEEN_LOOKS_SECONDS: Final = 3.0
 
 # Every kind a seat is made of, by where the cluster lists it.
 _KINDS: Final = {
+    # What would close the class that is being taken away.
+    "CronJob": "/apis/batch/v1/cronjobs",
     # Before Namespace: the profile controller would make a namespace again whose Profile is still there.
     "Profile": "/apis/kubeflow.org/v1/profiles",
     "Namespace": "/api/v1/namespaces",
@@ -45,6 +49,7 @@ _KINDS: Final = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/networkpolicies",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/rolebindings",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "IngressRoute": "/apis/traefik.io/v1alpha1/ingressroutes",
     "Middleware": "/apis/traefik.io/v1alpha1/middlewares",
     "Certificate": "/apis/cert-manager.io/v1/certificates",
@@ -88,6 +93,7 @@ class Certificate(_Record):
     """What a class had, and how it was seen that all of it is gone."""
 
     class_name: str
+    student: str = ""
     platform: str
     started: datetime
     ended: datetime
@@ -136,28 +142,29 @@ class Question:
 
 
 def down(
-    spec: ClassSpec,
-    platform: Platform,
+    klass: Klass,
     *,
-    stack: engine.Stack,
+    student: str = "",
     listener: Listener,
     cancelled: threading.Event | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     pause: Callable[[float], None] = time.sleep,
 ) -> Certificate:
-    """Take a class away and prove it. Safe to repeat, with or without a state.
+    """Take a class away, or the seat of one student, and prove it. Safe to repeat, with or without a state.
 
     Nothing is destroyed unless cluster and object store both answer: a certificate with exit code 3 says which did not.
 
     Errors: `Cancelled`, KeyboardInterrupt; `engine.StackLocked` when another command is changing the class.
     """
     started = clock()
+    spec, platform = klass.spec, klass.platform
     watch = cancelled or threading.Event()
     notes: list[str] = []
 
     def certificate(created: tuple[Created, ...], looks: tuple[Look, ...]) -> Certificate:
         return Certificate(
             class_name=spec.name,
+            student=student,
             platform=platform.url,
             started=started,
             ended=clock(),
@@ -168,66 +175,110 @@ def down(
         )
 
     with _step("look", listener) as tell:
-        known, trouble = _known(stack)
+        known, trouble = _known(klass, student)
         notes += [trouble] if trouble else []
         try:
-            ground = _ground(spec, platform, known)
+            ground = _ground(spec, platform, known, student)
             created = _created(ground, known)
         except (ClusterUnreachable, ObjectStoreUnreachable) as error:
             notes.append("nothing was destroyed, because it could not have been proven")
             unseen = Look(subject="cluster and object store", query="anything at all", error=str(error))
             return certificate(known, (unseen,))
-        tell("progress", f"{len(created)} things of class {spec.name}")
+        tell("progress", f"{len(created)} things of {f'{student} in ' if student else ''}class {spec.name}")
 
     with closing(ground.cluster):
-        failed = _destroy(stack, listener, watch, notes)
+        failed = _destroy(klass, student, listener, watch, notes)
         _stop_if(watch)
         with _step("sweep", listener) as tell:
             swept = _sweep(ground, tell, notes, watch)
         if failed and swept:
             # What it stumbled over is gone now; a state that still names it would mislead the next `up`.
-            _destroy(stack, listener, watch, notes)
+            _destroy(klass, student, listener, watch, notes)
         with _step("prove", listener) as tell:
             return certificate(created, prove(questions(ground), tell, watch, pause))
 
 
+def clear(klass: Klass, student: str, *, wipe: bool, cancelled: threading.Event | None = None) -> None:
+    """Take away what of a seat is to be made anew: its notebook servers, and with `wipe` its whole namespace with the
+    workspaces in it, and its bucket. Returns once it is gone; nothing there is fine.
+
+    Errors: `ClusterUnreachable`, `ObjectStoreUnreachable`, `bucket.ForeignBucket`, `NamespaceStuck`, `Cancelled`.
+    """
+    spec, platform = klass.spec, klass.platform
+    stop = cancelled or threading.Event()
+    selector = naming.selector(spec.name, student)
+    kinds = ("Profile", "Namespace") if wipe else ("Notebook",)
+    with closing(cluster.api(platform.kubeconfig, platform.context)) as api:
+
+        def left() -> list[tuple[str, Mapping[str, Any]]]:
+            answers = ((kind, cluster.get(api, _KINDS[kind], selector) or {}) for kind in kinds)
+            return [(kind, item) for kind, answer in answers for item in answer.get("items", [])]
+
+        for kind, item in left():
+            cluster.delete(api, _path(kind, item))
+        deadline = time.monotonic() + SETTLES_WITHIN_SECONDS
+        while going := left():
+            if time.monotonic() > deadline:
+                raise stacks.NamespaceStuck(
+                    f"{going[0][0]} {_label(going[0][1])} does not go; look what holds it, then run this again"
+                )
+            if stop.wait(0.5):
+                raise Cancelled("stopped while the old seat was going; the same command goes on from here")
+    if wipe:
+        store = bucket.connect(StoreAddress.of(platform))
+        bucket.remove(store, Holding.of(spec.name, student))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """Where to look for a class, and under which names."""
+    """Where to look for a class, or for the seat of one `student`, and under which names."""
 
     spec: ClassSpec
     platform: Platform
+    student: str
     cluster: client.ApiClient
     store: Store
     namespaces: frozenset[str]
     holdings: tuple[Holding, ...]
 
+    @property
+    def selector(self) -> str:
+        """The label selector of everything that is looked for."""
+        return naming.selector(self.spec.name, self.student)
 
-def _ground(spec: ClassSpec, platform: Platform, known: tuple[Created, ...]) -> Ground:
+
+def _ground(spec: ClassSpec, platform: Platform, known: tuple[Created, ...], student: str) -> Ground:
     """Find the class: by its roster, by its labels, by its tags and policies, and by what the state names."""
     api = cluster.api(platform.kubeconfig, platform.context)
-    labelled = cluster.get(api, _KINDS["Namespace"], naming.selector(spec.name)) or {}
+    labelled = cluster.get(api, _KINDS["Namespace"], naming.selector(spec.name, student)) or {}
     named = {item["metadata"]["name"] for item in labelled.get("items", [])}
     students = {item["metadata"]["labels"].get("student", "") for item in labelled.get("items", [])}
-    students |= {student.id for student in spec.students}
-    named |= {naming.namespace(spec.name, student) for student in students if student}
+    students |= {student} if student else {each.id for each in spec.students}
+    named |= {naming.namespace(spec.name, each) for each in students if each}
     named |= {each.name for each in known if each.kind == "Namespace"}
     bucket.connect.cache_clear()
     store = bucket.connect(StoreAddress.of(platform))
+    held = bucket.holdings(store, spec.name, sorted(filter(None, students)))
     return Ground(
         spec=spec,
         platform=platform,
+        student=student,
         cluster=api,
         store=store,
         namespaces=frozenset(named),
-        holdings=tuple(bucket.holdings(store, spec.name, sorted(filter(None, students)))),
+        holdings=tuple(each for each in held if student in ("", each.student)),
     )
 
 
-def _known(stack: engine.Stack) -> tuple[tuple[Created, ...], str]:
+def _known(klass: Klass, student: str) -> tuple[tuple[Created, ...], str]:
     """What the state names, and why it cannot be read where it cannot."""
     try:
-        resources = engine.export(stack)
+        resources = [each for stack in klass.stacks() for each in engine.export(stack)]
+        if student:
+            seat = {urn for each in stacks.recorded(klass).values() for urn in each.of(student, klass.spec.name)}
+            resources = [each for each in resources if each.urn in seat]
+    except engine.StackLocked:
+        raise
     except Failure as error:
         return (), f"the state cannot be read ({error}); what follows was found without it"
     return tuple(
@@ -251,7 +302,9 @@ def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
     found += [_at_large("PersistentVolume", name, "claim") for name in _volumes(ground)]
     for holding in ground.holdings:
         stands = bucket.standing(ground.store, holding)
-        if stands.bucket and bucket.ours(stands, holding):
+        if not bucket.ours(stands, holding):
+            continue
+        if stands.bucket:
             found.append(_at_large("Bucket", holding.bucket, "tag or policy"))
         if stands.user:
             found.append(_at_large("BucketUser", holding.user, "name"))
@@ -275,10 +328,13 @@ def _shown(key: str) -> str:
     return f"{key[:8]}…"
 
 
-def _destroy(stack: engine.Stack, listener: Listener, cancelled: threading.Event, notes: list[str]) -> bool:
+def _destroy(klass: Klass, student: str, listener: Listener, cancelled: threading.Event, notes: list[str]) -> bool:
     """Destroy what the state knows. Whether that failed, which the sweep then makes up for."""
     try:
-        engine.destroy(stack, listener, cancelled)
+        if student:
+            stacks.forget(klass, student, listener, cancelled)
+        else:
+            stacks.destroy(klass, listener, cancelled)
     except engine.EngineFailure as error:
         notes.append(f"Pulumi could not destroy everything, so the rest was swept by label: {error}")
         return True
@@ -310,7 +366,7 @@ def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.E
 
 def questions(ground: Ground) -> tuple[Question, ...]:
     """Everything that has to be absent, each with the question that is asked."""
-    selector = naming.selector(ground.spec.name)
+    selector = ground.selector
     names = ", ".join(sorted(ground.namespaces))
     asked = [
         Question(
@@ -334,14 +390,17 @@ def questions(ground: Ground) -> tuple[Question, ...]:
             ask=lambda: _volumes(ground),
         )
     )
-    logins = {naming.dex_password_name(s.email): s.email for s in ground.spec.students}
-    asked.append(
-        Question(
-            subject="Login",
-            query="GET passwords.dex.coreos.com by the object name of each student's e-mail",
-            ask=lambda: tuple(email for name, email in logins.items() if _login_stands(ground, name)),
+    # Who is not in the file any more is found by label, above.
+    students = () if ground.student else ground.spec.students
+    logins = {naming.dex_password_name(s.email): s.email for s in students}
+    if logins:
+        asked.append(
+            Question(
+                subject="Login",
+                query="GET passwords.dex.coreos.com by the object name of each student's e-mail",
+                ask=lambda: tuple(email for name, email in logins.items() if _login_stands(ground, name)),
+            )
         )
-    )
     if ground.platform.volume_directory is not None:
         asked.append(
             Question(
@@ -358,8 +417,11 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
     def stands(part: Callable[[bucket.Standing, Holding], Any]) -> Callable[[], tuple[str, ...]]:
         def ask() -> tuple[str, ...]:
             # Asked anew each time: what was not there before may be now.
-            seats = bucket.holdings(ground.store, ground.spec.name, [h.student for h in ground.holdings])
-            return tuple(each for seat in seats for each in part(bucket.standing(ground.store, seat), seat))
+            found = bucket.holdings(ground.store, ground.spec.name, [h.student for h in ground.holdings])
+            seats = [each for each in found if ground.student in ("", each.student)]
+            looked = ((bucket.standing(ground.store, seat), seat) for seat in seats)
+            # What `up` refuses as somebody else's is none of the class's either.
+            return tuple(each for found, seat in looked if bucket.ours(found, seat) for each in part(found, seat))
 
         return ask
 
@@ -369,7 +431,7 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
             subject="Bucket",
             query=f"ListBuckets, GetBucketTagging, HeadBucket {where}",
             of="object store",
-            ask=stands(lambda found, seat: [seat.bucket] if found.bucket and bucket.ours(found, seat) else []),
+            ask=stands(lambda found, seat: [seat.bucket] if found.bucket else []),
         ),
         Question(
             subject="Bucket user",
@@ -429,7 +491,7 @@ def _ask(question: Question, silent: dict[str, str]) -> Look:
 
 def _labelled(ground: Ground, kind: str) -> list[Mapping[str, Any]]:
     # A cluster without the kind (404) holds none of it.
-    answer = cluster.get(ground.cluster, _KINDS[kind], naming.selector(ground.spec.name)) or {}
+    answer = cluster.get(ground.cluster, _KINDS[kind], ground.selector) or {}
     return list(answer.get("items", []))
 
 
@@ -522,10 +584,11 @@ def _step(name: str, listener: Listener) -> Iterator[_Tell]:
 
 
 def _lines(certificate: Certificate) -> Iterator[str]:
-    yield f"Teardown certificate · class {certificate.class_name} · {certificate.platform}"
+    of = f"seat {certificate.student} of class" if certificate.student else "class"
+    yield f"Teardown certificate · {of} {certificate.class_name} · {certificate.platform}"
     yield f"{certificate.started:%Y-%m-%d %H:%M:%S} to {certificate.ended:%Y-%m-%d %H:%M:%S} UTC"
     yield ""
-    yield f"What the class had ({len(certificate.created)})"
+    yield f"What the {'seat' if certificate.student else 'class'} had ({len(certificate.created)})"
     for each in sorted(certificate.created, key=lambda c: (c.kind, c.namespace, c.name)):
         where = f"{each.namespace}/{each.name}" if each.namespace else each.name
         yield f"  {each.kind:<24} {where}   (known by {', '.join(each.known_by)})"
@@ -541,9 +604,10 @@ def _lines(certificate: Certificate) -> Iterator[str]:
     for note in certificate.notes:
         yield "Note: " + note.replace("\n", "\n      ")
     yield ""
+    whole, again = ("seat", "classroom remove") if certificate.student else ("class", "classroom down")
     verdicts = {
-        "absent": "everything of the class is gone",
-        "present": "something is still there; run `classroom down` again",
-        "could-not-look": "not proven: something could not be looked at; mend that and run `classroom down` again",
+        "absent": f"everything of the {whole} is gone",
+        "present": f"something is still there; run `{again}` again",
+        "could-not-look": f"not proven: something could not be looked at; mend that and run `{again}` again",
     }
     yield f"Verdict: {verdicts[certificate.verdict]} (exit code {certificate.exit_code})"

@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from infra import class_file
 from infra.failure import Failure
-from infra.spec import ClassSpec, load
+from infra.spec import ClassSpec, OneMachine, Platform, load
 from infra.steps import Cancelled
 
 # verbs is imported where it is needed: it brings Pulumi, for which a mistake in the class file should not wait.
@@ -91,25 +92,64 @@ def platform_down(purge: bool) -> None:
 @classroom.command()
 @_ClassFile
 @_Language
-def up(spec: ClassSpec, language: Literal["en", "ko"]) -> None:
+@click.option("--force", is_flag=True, help="Go on although it does not fit: the cluster will grow, say.")
+def up(spec: ClassSpec, language: Literal["en", "ko"], force: bool) -> None:
     """Stand up every student's environment, put the labs there and print the logins."""
     from scripts import verbs
 
-    handout = verbs.up(spec, verbs.reached(spec), console, language=language)
+    handout = verbs.up(spec, verbs.reached(spec), console, language=language, force=force)
     console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
 
 
 @classroom.command()
 @_ClassFile
 def preview(spec: ClassSpec) -> None:
-    """Say what `up` would change."""
+    """Say what `up` would change: who joins, what restarts, what is lost."""
     from scripts import verbs
 
-    changes = verbs.preview(spec, verbs.reached(spec), console)
-    console.print(
-        f"{changes.created} to make, {changes.updated} to change, {changes.replaced} to replace, "
-        f"{changes.deleted} to delete"
+    for line in verbs.preview(spec, verbs.reached(spec), console) or ("nothing changes",):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@classroom.command()
+@_ClassFile
+@click.argument("student")
+@_Language
+def add(spec: ClassSpec, student: str, language: Literal["en", "ko"]) -> None:
+    """Stand up the seat of one STUDENT, who is in the class file already, and print the login; no other is touched."""
+    from scripts import verbs
+
+    seat = verbs.add(spec, verbs.reached(spec), student, console, language=language)
+    console.print(verbs.login(seat), markup=False, highlight=False, soft_wrap=True)
+
+
+@classroom.command()
+@_ClassFile
+@click.argument("student")
+def remove(spec: ClassSpec, student: str) -> None:
+    """Take away the seat of one STUDENT, who is not in the class file any more, with all its work; prove it."""
+    from scripts import verbs
+
+    certificate, file = verbs.remove(spec, verbs.reached(spec), student, console)
+    console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"certificate: {file}", soft_wrap=True)
+    sys.exit(certificate.exit_code)
+
+
+@classroom.command()
+@_ClassFile
+@click.argument("student")
+@click.option("--keep-workspace/--wipe", "keep", default=True, help="Keep files and bucket (so unless said otherwise).")
+@_Language
+def repair(spec: ClassSpec, student: str, keep: bool, language: Literal["en", "ko"]) -> None:
+    """Rebuild the seat of one STUDENT; the login stays, and no other seat is touched."""
+    from scripts import verbs
+
+    seat = verbs.repair(spec, verbs.reached(spec), student, console, wipe=not keep, language=language)
+    kept = (
+        "files, bucket and login are the old ones" if keep else "workspace and bucket are empty, the login is the old"
     )
+    console.print(f"{seat.id}'s seat is rebuilt; {kept}", soft_wrap=True)
 
 
 @classroom.command()
@@ -152,6 +192,18 @@ def verify(
 
 @classroom.command()
 @_ClassFile
+def isolation(spec: ClassSpec) -> None:
+    """Prove that no student reaches another's anything: every pair, every door, from where a student sits."""
+    from scripts import verbs
+
+    result, directory = verbs.isolation(spec, verbs.reached(spec), console)
+    console.print(verbs.doors(result))
+    console.print(f"report: {directory / 'isolation.html'}", soft_wrap=True)
+    sys.exit(result.exit_code)
+
+
+@classroom.command()
+@_ClassFile
 def down(spec: ClassSpec) -> None:
     """Take everything of the class away and prove it with a certificate."""
     from scripts import verbs
@@ -160,6 +212,92 @@ def down(spec: ClassSpec) -> None:
     console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
     console.print(f"certificate: {file}", soft_wrap=True)
     sys.exit(certificate.exit_code)
+
+
+@classroom.command()
+@_ClassFile
+def preflight(spec: ClassSpec) -> None:
+    """Say whether the class and its labs' runs fit the quotas and the cluster; nothing is made."""
+    from scripts import day
+
+    found = day.fitted(spec, _reached(spec))
+    console.print(day.fit_table(found))
+    sys.exit(1 if found.shortages else 3 if found.notes else 0)
+
+
+@classroom.command()
+@_ClassFile
+@_Language
+@click.option("--rotate", is_flag=True, help="Give new passwords.")
+@click.option("--student", "students", multiple=True, metavar="ID", help="Rotate only this one's; may be given again.")
+def handout(spec: ClassSpec, language: Literal["en", "ko"], rotate: bool, students: tuple[str, ...]) -> None:
+    """Write a page for each student, with login and QR code, and a list for the teacher."""
+    if students and not rotate:
+        raise click.UsageError("--student says whose password --rotate changes; add --rotate, or leave it out")
+    known = [student.id for student in spec.students]
+    if strangers := [each for each in students if each not in known]:
+        raise click.UsageError(
+            f"there is no student {strangers[0]!r} in class {spec.name}; there are: {', '.join(known)}"
+        )
+    from scripts import verbs
+
+    changed = students or tuple(known) if rotate else ()
+    directory = verbs.handout(spec, verbs.reached(spec), console, language=language, new_passwords=tuple(changed))
+    console.print(f"pages to print: {directory / 'all.html'}   list: {directory / 'teacher.csv'}", soft_wrap=True)
+
+
+@classroom.command()
+@_ClassFile
+def status(spec: ClassSpec) -> None:
+    """Show each seat: notebooks, quota used, last activity, last login, spend so far."""
+    # Not verbs, which brings Pulumi: the screen is to be there at once.
+    from infra.status import status as look
+    from scripts import day
+
+    console.print(day.status_table(look(spec, _reached(spec)), datetime.now(UTC)))
+
+
+@classroom.command()
+@_ClassFile
+def close(spec: ClassSpec) -> None:
+    """Close the class now: logins, sessions, keys and notebooks; all data stay. `open` undoes it."""
+    from scripts import day
+
+    day.close(spec, _reached(spec))
+    console.print(f"class {spec.name} is closed; `classroom open` opens it again")
+
+
+@classroom.command("open")
+@_ClassFile
+def reopen(spec: ClassSpec) -> None:
+    """Open a class again that was closed by `close` or by the end of its session."""
+    from scripts import day
+
+    day.reopen(spec, _reached(spec))
+    console.print(f"class {spec.name} is open; notebooks that were stopped by its end start again")
+
+
+@classroom.command("bill")
+@_ClassFile
+@click.option("--csv", "file", type=click.Path(path_type=Path), help="Write every line to this file.")
+def spent(spec: ClassSpec, file: Path | None) -> None:
+    """Say what each seat has cost so far, by the prices of the class file."""
+    if spec.prices is None:
+        raise click.UsageError("the class file names no prices; write them under `prices`")
+    from infra.bill import bill
+
+    made = bill(spec, _reached(spec))
+    if made is None:
+        return
+    console.print(made.text(), markup=False, highlight=False, soft_wrap=True)
+    if file:
+        file.write_text(made.csv())
+
+
+def _reached(spec: ClassSpec) -> Platform:
+    from infra import one_machine
+
+    return one_machine.reached() if isinstance(spec.platform, OneMachine) else spec.platform
 
 
 def answered(command: Callable[[], None]) -> None:

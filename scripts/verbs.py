@@ -6,7 +6,7 @@ Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with ev
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -18,23 +18,32 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from infra import classroom, engine, one_machine, teardown
+from infra import classroom, one_machine, stacks, teardown
+from infra.bill import bill
 from infra.failure import CallFailure, Failure
+from infra.fit import DoesNotFit
 from infra.local.places import places
 from infra.spec import ClassSpec, OneMachine, Platform
-from infra.steps import Cancelled, Listener, Report, Step, recorded, run
+from infra.steps import Cancelled, Event, Listener, Report, Step, recorded, run
 from labs.kubeflow_login import LoginError
 from labs.runner.clients.jupyter import NotebookServer
 from labs.runner.clients.session import GatewaySession, NoAnswerError
+from scripts.day import expect_open, fitted
 from scripts.progress import shown, watched
 
 if TYPE_CHECKING:
+    from labs.runner.isolation.doors import Result as IsolationResult
     from labs.runner.lab import Language
     from labs.runner.result import Result
     from labs.runner.verify import Scope
 
 
+HANDOUTS = Path("handouts")
+"""Below the folder that the command is typed in; git ignores it."""
+
 _ANSWERS_WITHIN_SECONDS = 120
+_TOLD = 40
+"""Lines about single cells on the console; the report has them all."""
 
 
 class NotebookSilent(Failure):
@@ -66,10 +75,13 @@ def reached(spec: ClassSpec) -> Platform:
     return one_machine.reached() if isinstance(spec.platform, OneMachine) else spec.platform
 
 
-def up(spec: ClassSpec, platform: Platform, console: Console, *, language: "Language" = "en") -> classroom.Handout:
+def up(
+    spec: ClassSpec, platform: Platform, console: Console, *, language: "Language" = "en", force: bool = False
+) -> classroom.Handout:
     """Have every seat of the class stand, each notebook answering its student at the gateway, with every lab in it.
 
-    A lab's notebook that is there already stays as it is.
+    A lab's notebook that is there already stays as it is. A class that does not fit is refused before anything is made,
+    unless `force`.
     """
     # As in verify.
     from labs.runner.lab import load
@@ -81,9 +93,15 @@ def up(spec: ClassSpec, platform: Platform, console: Console, *, language: "Lang
     made: list[classroom.Handout] = []
     stop = threading.Event()
 
-    def stamp(report: Report) -> None:
-        outputs = engine.up(_stack(spec, platform), lambda event: report(event.detail, event.done, event.total), stop)
-        if handout := classroom.handout(outputs):
+    def measure(report: Report) -> None:
+        expect_open(spec, platform)
+        found = fitted(spec, platform)
+        if found.shortages and not force:
+            raise DoesNotFit(found)
+        report("; ".join([*(each.text(found.seats) for each in found.shortages), *found.notes]))
+
+    def stamp(report: Report, listener: Listener) -> None:
+        if handout := stacks.up(_klass(spec, platform), _seats(report, listener), stop):
             made.append(handout)
 
     def knock(report: Report) -> None:
@@ -101,20 +119,121 @@ def up(spec: ClassSpec, platform: Platform, console: Console, *, language: "Lang
         if wrong := hand_out(spec, platform, passwords, lessons, tell, _pauser(stop), language=language):
             raise LessonsMissing(f"the seats stand, but not every lab lies there: {'; '.join(wrong)}; run `up` again")
 
-    steps = [
-        Step(name="seats", action=stamp),
-        Step(name="doors", needs=("seats",), action=knock),
-        Step(name="lessons", needs=("doors",), action=teach),
-    ]
     with _evidence(spec, "up", console) as (_, listener):
+        steps = [
+            Step(name="fit", action=measure),
+            Step(name="seats", needs=("fit",), action=lambda report: stamp(report, listener)),
+            Step(name="doors", needs=("seats",), action=knock),
+            Step(name="lessons", needs=("doors",), action=teach),
+        ]
         run(steps, listener, stop)
     return made[0]
 
 
-def preview(spec: ClassSpec, platform: Platform, console: Console) -> engine.Changes:
-    """What `up` would change."""
-    with _evidence(spec, "preview", console) as (_, listener):
-        return engine.preview(_stack(spec, platform), listener)
+def preview(spec: ClassSpec, platform: Platform, console: Console) -> tuple[str, ...]:
+    """What `up` would change, in a teacher's words; nothing when it would change nothing."""
+    with _evidence(spec, "preview", console) as (directory, listener):
+        said = stacks.preview(_klass(spec, platform), listener)
+        (directory / "changes.txt").write_text("".join(f"{line}\n" for line in said))
+        return said
+
+
+def add(
+    spec: ClassSpec, platform: Platform, student: str, console: Console, *, language: "Language" = "en"
+) -> classroom.SeatDetails:
+    """Have the seat of one student of the class file stand, with every lab in it and every door tried, and touch no
+    other; what the student is told."""
+
+    def make(listener: Listener, stop: threading.Event) -> classroom.Handout | None:
+        return stacks.add(_klass(spec, platform), student, listener, stop)
+
+    return _one_seat(spec, platform, student, console, "add", make, language)
+
+
+def repair(
+    spec: ClassSpec,
+    platform: Platform,
+    student: str,
+    console: Console,
+    *,
+    wipe: bool = False,
+    language: "Language" = "en",
+) -> classroom.SeatDetails:
+    """Rebuild one student's seat, and touch no other: its servers anew, the rest put right; files, bucket and login are
+    kept, with `wipe` only the login."""
+    klass = _klass(spec, platform)
+
+    def make(listener: Listener, stop: threading.Event) -> classroom.Handout | None:
+        def clear() -> None:
+            teardown.clear(klass, student, wipe=wipe, cancelled=stop)
+
+        return stacks.repair(klass, student, clear, listener, stop)
+
+    return _one_seat(spec, platform, student, console, "repair", make, language)
+
+
+def remove(spec: ClassSpec, platform: Platform, student: str, console: Console) -> tuple[teardown.Certificate, Path]:
+    """Take the seat of a student away who is not in the class file any more; the certificate, and the file with it."""
+    klass = _klass(spec, platform)
+    stacks.expect_removable(klass, student)
+    with _evidence(spec, "remove", console) as (directory, listener):
+        certificate = teardown.down(klass, student=student, listener=listener)
+        return certificate, certificate.write(directory)
+
+
+def _one_seat(
+    spec: ClassSpec,
+    platform: Platform,
+    student: str,
+    console: Console,
+    verb: str,
+    make: Callable[[Listener, threading.Event], classroom.Handout | None],
+    language: "Language",
+) -> classroom.SeatDetails:
+    """Make one seat, and look that its student gets in and finds what is taught."""
+    # As in verify.
+    from labs.runner.lab import load
+    from labs.runner.seats import fitting
+    from labs.runner.seed import hand_out
+
+    lessons = [fitting(spec, load(name)) for name in spec.labs]
+    made: list[classroom.SeatDetails] = []
+    stop = threading.Event()
+
+    def knock(_report: Report) -> None:
+        _knock(made[0], platform, stop)
+
+    def teach(report: Report) -> None:
+        one = spec.model_copy(update={"students": tuple(each for each in spec.students if each.id == student)})
+        passwords = {student: made[0].password}
+        if wrong := hand_out(one, platform, passwords, lessons, report, _pauser(stop), language=language):
+            raise LessonsMissing(f"the seat stands, but not every lab lies there: {'; '.join(wrong)}; run this again")
+
+    with _evidence(spec, verb, console) as (_, listener):
+
+        def stamp(report: Report) -> None:
+            handout = make(_seats(report, listener), stop)
+            made.extend(each for each in (handout.seats if handout else ()) if each.id == student)
+
+        steps = [
+            Step(name="seat", action=stamp),
+            Step(name="doors", needs=("seat",), action=knock),
+            Step(name="lessons", needs=("doors",), action=teach),
+        ]
+        run(steps, listener, stop)
+    return made[0]
+
+
+def _seats(report: Report, listener: Listener) -> Listener:
+    """What is heard of seats: how many are ready goes to the step's own line, each that failed has a line to itself."""
+
+    def hear(event: Event) -> None:
+        if event.state == "failed":
+            listener(event)
+        else:
+            report(event.detail, event.done, event.total)
+
+    return hear
 
 
 def verify(
@@ -150,27 +269,100 @@ def watch(
         return look(spec, platform, passwords, directory, show, stop, scope=scope, language=language), directory
 
 
+def isolation(spec: ClassSpec, platform: Platform, console: Console) -> tuple["IsolationResult", Path]:
+    """Try every door between the students; what was seen, and the folder with the reports."""
+    # As in verify.
+    from labs.runner.isolation.prove import prove
+
+    passwords = _passwords(spec, platform)
+    directory = _run_directory(spec, "isolation")
+    with shown(f"isolation {spec.name}", console, of="students") as listener:
+        return prove(spec, platform, passwords, directory, listener, threading.Event()), directory
+
+
+def doors(result: "IsolationResult") -> Group:
+    """Doors × verdicts, and below what was not refused, with what was asked and answered."""
+    # As in verify.
+    from labs.runner.isolation.report import by_door, headline, worst
+
+    colours = {"refused": "green", "leak": "red", "could-not-check": "yellow"}
+    table = Table("door", "", "refused", "leak", "could not check", title=f"isolation of {result.class_name}")
+    for door, cells in by_door(result):
+        counts = (sum(cell.verdict == verdict for cell in cells) for verdict in colours)
+        shown_counts = (
+            f"[{colour}]{count}[/]" if count else "" for colour, count in zip(colours.values(), counts, strict=True)
+        )
+        table.add_row(door.group, Text(door.title, style=colours[worst(cells)]), *shown_counts)
+    lines = [
+        Text(
+            f"{cell.door} {cell.verdict}: {cell.actor} at {cell.target}: {cell.asked or 'nothing asked'}; "
+            f"answered {cell.answered or 'nothing'}; let in there: {cell.control}. {cell.why}"
+        )
+        for cell in result.cells
+        if cell.verdict != "refused"
+    ]
+    more = [Text(f"… and {len(lines) - _TOLD} more, in the report")] if len(lines) > _TOLD else []
+    tried = f"{result.pairs} of {result.pairs_there_are} ordered pairs of {len(result.students)} students"
+    said = Text(f"{headline(result)}: {tried}, {len(result.cells)} cells, {result.seconds:.0f} s")
+    return Group(table, *lines[:_TOLD], *more, *(Text(f"left behind: {each}") for each in result.left_behind), said)
+
+
 def _passwords(spec: ClassSpec, platform: Platform) -> dict[str, SecretStr]:
-    handout = classroom.handout(engine.outputs(_stack(spec, platform)))
+    handout = stacks.current(_klass(spec, platform))
     if handout is None:
         raise NoClass(f"class {spec.name} does not stand; run `scripts/classroom up` with its file first")
     return handout.passwords
 
 
 def down(spec: ClassSpec, platform: Platform, console: Console) -> tuple[teardown.Certificate, Path]:
-    """Take the class away and look again; the certificate, and the file with its text."""
+    """Take the class away and look again; the certificate, and the file with its text.
+
+    Beside it lies the class's bill, where its file names prices: afterwards nothing tells any more what was used.
+    """
     with _evidence(spec, "down", console) as (directory, listener):
-        certificate = teardown.down(spec, platform, stack=_stack(spec, platform), listener=listener)
+        # Where cluster or store do not answer there is no bill; the teardown itself says so.
+        with suppress(Failure):
+            if made := bill(spec, platform):
+                (directory / "bill.csv").write_text(made.csv())
+        certificate = teardown.down(_klass(spec, platform), listener=listener)
         return certificate, certificate.write(directory)
+
+
+def handout(
+    spec: ClassSpec,
+    platform: Platform,
+    console: Console,
+    *,
+    language: "Language" = "en",
+    new_passwords: tuple[str, ...] = (),
+) -> Path:
+    """Write the handout of a class that stands, to students in `new_passwords` with another password; its folder."""
+    # As in verify.
+    from scripts import handout as pages
+
+    klass = _klass(spec, platform)
+    if (told := stacks.current(klass)) is None:
+        raise NoClass(f"class {spec.name} does not stand; run `scripts/classroom up` with its file first")
+    if new_passwords:
+        with _evidence(spec, "handout", console) as (_, listener):
+            told = stacks.up(klass, listener, new_passwords=new_passwords) or told
+    directory = HANDOUTS / spec.name
+    pages.write(pages.pages(spec, told, language=language, private_ca=platform.ca_file is not None), directory)
+    return directory
 
 
 def logins(handout: classroom.Handout) -> str:
     """The one place where passwords are shown: lines that no narrow terminal cuts."""
     lines = [f"Log in at {handout.gateway}"]
     for seat in handout.seats:
-        lines += ["", f"  {seat.name or seat.id}", f"    {seat.email}    {seat.password.get_secret_value()}"]
-        lines += [f"    {url}" for url in seat.notebooks.values()]
+        lines += ["", login(seat)]
     return "\n".join(lines)
+
+
+def login(seat: classroom.SeatDetails) -> str:
+    """One student's login, as `logins` shows it."""
+    lines = [f"  {seat.name or seat.id}", f"    {seat.email}    {seat.password.get_secret_value()}"]
+    return "\n".join([*lines, *(f"    {url}" for url in seat.notebooks.values())])
 
 
 def matrix(result: "Result", language: "Language" = "en") -> Group:
@@ -226,9 +418,9 @@ def _pauser(stop: threading.Event) -> Callable[[float], None]:
     return pause
 
 
-def _stack(spec: ClassSpec, platform: Platform) -> engine.Stack:
+def _klass(spec: ClassSpec, platform: Platform) -> stacks.Klass:
     state = one_machine.state_directory() if platform.kind == "one-machine" else places().state
-    return engine.class_stack(spec, platform, state=state, tools=one_machine.pulumi_directories())
+    return stacks.Klass(spec=spec, platform=platform, state=state, tools=one_machine.pulumi_directories())
 
 
 @contextmanager
@@ -241,6 +433,13 @@ def _evidence(spec: ClassSpec, verb: str, console: Console) -> Iterator[tuple[Pa
 
 def _run_directory(spec: ClassSpec, verb: str) -> Path:
     """A new folder below the one that the command is typed in."""
-    directory = Path("runs") / spec.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{verb}"
-    directory.mkdir(parents=True)
-    return directory
+    first = Path("runs") / spec.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{verb}"
+    directory = first
+    for number in count(2):
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            # The same verb was called twice within a second.
+            directory = first.with_name(f"{first.name}-{number}")
+    raise AssertionError("unreachable")

@@ -146,6 +146,37 @@ def _lock(directory: Path, process: int, host: str) -> Path:
     return lock
 
 
+def test_the_stacks_of_a_project_are_named_without_what_the_backend_keeps_beside_them(tmp_path: Path) -> None:
+    kept = tmp_path / "pulumi" / ".pulumi" / "stacks" / "classroom"
+    kept.mkdir(parents=True)
+    for name in ("demo.json", "demo.2.json.gz", "demo.json.bak", "demo.json.attrs", "demo.json.bak.attrs"):
+        (kept / name).touch()
+    assert engine.names(_stack(tmp_path)) == {"demo", "demo.2"}
+    assert engine.names(_stack(tmp_path / "elsewhere")) == frozenset()
+
+
+def test_what_happens_to_a_resource_is_heard_with_what_it_is_a_part_of() -> None:
+    heard: list[engine.Seen] = []
+    call = engine._Call(auto.Stack.__new__(auto.Stack), "up classroom/demo", lambda _event: None, 0, heard.append)
+    for number, event in enumerate(
+        (
+            {"resourcePreEvent": {"metadata": _metadata("create")}},
+            {"diagnosticEvent": {"severity": "error", "urn": _URN, "message": "exceeded quota"}},
+            {"diagnosticEvent": {"severity": "error", "urn": _URN, "message": "and again"}},
+        )
+    ):
+        call.hear(EngineEvent.from_json({"sequence": number, "timestamp": 0, **event}))
+    assert [(seen.state, seen.why) for seen in heard] == [("begun", ""), ("failed", "exceeded quota")]
+
+
+def test_a_preview_keeps_what_would_be_done_and_an_up_does_not() -> None:
+    for verb, kept in (("preview", 1), ("up", 0)):
+        call = engine._Call(auto.Stack.__new__(auto.Stack), f"{verb} classroom/demo", lambda _event: None, 0)
+        event = {"sequence": 0, "timestamp": 0, "resourcePreEvent": {"metadata": _metadata("create")}}
+        call.hear(EngineEvent.from_json(event))
+        assert len(call.planned) == kept
+
+
 def test_a_lock_tells_its_holder_on_this_machine_only(tmp_path: Path) -> None:
     assert engine._holder(_lock(tmp_path, 42, socket.gethostname())) == 42
     assert engine._holder(_lock(tmp_path, 42, "elsewhere")) is None

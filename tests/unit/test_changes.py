@@ -1,0 +1,307 @@
+"""A change is told in a teacher's words, and a seat changes without another one noticing."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra import changes, stacks
+from infra.classroom import SEATS_PER_STACK, ManyStacks, handout, program
+from infra.engine import Planned, Seen
+from infra.notebook import PORT
+from infra.spec import AccessSpec, ClassSpec, Platform, Student, Tls
+from infra.steps import Event
+from tests.unit import conftest
+
+_ROOM = "classroom:index:Classroom"
+_HEAD = "urn:pulumi:demo::classroom::"
+_NOTEBOOK = "kubernetes:kubeflow.org/v1:Notebook"
+_ROSTER = ("alice", "bob", "carol")
+
+
+def seat_urn(student: str) -> str:
+    return f"{_HEAD}{_ROOM}$classroom:index:Seat::demo-{student}"
+
+
+def seat(student: str, op: str = "same") -> Planned:
+    return Planned(
+        op=op,
+        urn=seat_urn(student),
+        type="classroom:index:Seat",
+        parent=f"{_HEAD}{_ROOM}::demo",
+        old={},
+        new={},
+    )
+
+
+def part(
+    student: str, kind: str, op: str, old: Mapping[str, Any] | None = None, new: Mapping[str, Any] | None = None
+) -> Planned:
+    urn = f"{_HEAD}{_ROOM}$classroom:index:Seat${kind}::demo-{student}-{kind.split(':')[-1].lower()}"
+    return Planned(op=op, urn=urn, type=kind, parent=seat_urn(student), old=old or {}, new=new or {})
+
+
+def notebook(name: str = "cpu-notebook", **resources: str) -> dict[str, Any]:
+    container = {
+        "name": name,
+        "image": "localhost/notebook:1",
+        "ports": [{"containerPort": PORT}],
+        "resources": {"requests": {"cpu": "2", "memory": "8Gi", **resources}},
+    }
+    return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [container]}}}}
+
+
+def told(*steps: tuple[str, Planned], roster: tuple[str, ...] = _ROSTER) -> tuple[str, ...]:
+    return changes.sentences(steps, roster, "demo")
+
+
+def test_nothing_is_said_when_nothing_changes() -> None:
+    assert told(("alice", seat("alice")), ("alice", part("alice", _NOTEBOOK, "same", notebook(), notebook()))) == ()
+
+
+def test_who_joins_is_told_with_the_notebooks_of_the_seat_and_who_leaves_with_what_is_lost() -> None:
+    joins = ("bob", seat("bob", "create")), ("bob", part("bob", _NOTEBOOK, "create", {}, notebook()))
+    leaves = ("dora", seat("dora", "delete")), ("dora", part("dora", _NOTEBOOK, "delete", notebook()))
+    assert told(*joins, *leaves) == (
+        "dora: seat goes with all its work: notebooks, workspace files, bucket and login; "
+        "`up` refuses that, `classroom remove` does it",
+        "bob: new seat with cpu-notebook",
+    )
+
+
+def test_a_notebook_that_restarts_is_told_with_what_is_new_and_how_many_others_do_not() -> None:
+    steps = [
+        ("alice", part("alice", _NOTEBOOK, "update", notebook(), notebook(memory="12Gi"))),
+        ("bob", part("bob", _NOTEBOOK, "same", notebook(), notebook())),
+    ]
+    assert told(*steps) == (
+        "alice: cpu-notebook restarts, and what runs in it ends (files stay): memory 12Gi instead of 8Gi",
+        "1 of 2 running notebooks restart",
+    )
+
+
+def test_what_is_true_of_everyone_is_said_once() -> None:
+    quota = "kubernetes:core/v1:ResourceQuota"
+    old, new = ({"spec": {"hard": {"limits.memory": amount, "pods": "30"}}} for amount in ("32Gi", "48Gi"))
+    steps = [(student, part(student, quota, "update", old, new)) for student in _ROSTER]
+    same = [(student, part(student, _NOTEBOOK, "same", notebook(), notebook())) for student in _ROSTER]
+    assert told(*steps, *same) == (
+        "everyone (3): quota: memory 48Gi instead of 32Gi; nothing restarts",
+        "no running notebook restarts",
+    )
+
+
+def test_of_many_the_first_are_named() -> None:
+    roster = tuple(f"s{n}" for n in range(8))
+    steps = [(student, seat(student, "create")) for student in roster[:7]]
+    assert told(*steps, roster=roster) == ("s0, s1, s2, s3, s4 and 2 more: new seat",)
+
+
+def test_files_that_would_be_lost_are_told_before_anything_else() -> None:
+    claim = "kubernetes:core/v1:PersistentVolumeClaim"
+    old, new = (
+        {"metadata": {"name": "cpu-notebook-volume"}, "spec": {"resources": {"requests": {"storage": size}}}}
+        for size in ("10Gi", "20Gi")
+    )
+    rules = part("alice", "kubernetes:networking.k8s.io/v1:NetworkPolicy", "update")
+    said = told(
+        ("alice", rules),
+        ("alice", part("alice", claim, "create-replacement", old, new)),
+        ("alice", part("alice", claim, "replace", old, new)),
+        ("alice", part("alice", claim, "delete-replaced", old)),
+    )
+    assert "THE FILES IN IT ARE LOST" in said[0]
+    assert said[0].startswith("alice: cpu-notebook-volume is made anew with 20Gi")
+    assert said[1:] == ("alice: network rules change; nothing restarts",)
+
+
+def test_a_new_address_means_a_new_password() -> None:
+    login, password = "kubernetes:dex.coreos.com/v1:Password", "pulumi-python:dynamic/classroom:Password"
+    old, new = {"email": "al@example.org"}, {"email": "alice@example.org"}
+    said = told(
+        ("alice", part("alice", login, "replace", old, new)), ("alice", part("alice", password, "replace", old, new))
+    )
+    assert said == (
+        "alice: gets a new password: hand it out again",
+        "alice: logs in as alice@example.org instead of al@example.org",
+    )
+
+
+def test_a_changed_bucket_and_a_kind_that_nobody_foresaw_are_told_too() -> None:
+    bucket = part(
+        "alice",
+        "pulumi-python:dynamic/classroom:Bucket",
+        "update",
+        {},
+        {"settings": {"versioning": True, "region": ""}},
+    )
+    assert told(("alice", bucket)) == ("alice: bucket: versioning on instead of off; nothing restarts",)
+    other = part("alice", "kubernetes:batch/v1:CronJob", "create")
+    assert told(("alice", other)) == ("alice: CronJob is made; nothing restarts",)
+
+
+@pytest.mark.parametrize(
+    ("urn", "words"),
+    [
+        (f"{_HEAD}{_ROOM}$classroom:index:Seat${_NOTEBOOK}::demo-al-cpu-notebook-server", "Notebook cpu-notebook"),
+        (f"{_HEAD}{_ROOM}$classroom:index:Seat$kubernetes:core/v1:Namespace::demo-al-namespace", "Namespace"),
+        (f"{_HEAD}{_ROOM}$classroom:index:Seat$pulumi-python:dynamic/classroom:Bucket::demo-al-bucket", "Bucket"),
+    ],
+)
+def test_a_resource_is_called_by_its_kind_and_what_is_its_own(urn: str, words: str) -> None:
+    assert changes.called(urn, "demo-al") == words
+
+
+_ids = st.sets(st.from_regex(r"[a-z]{1,4}", fullmatch=True), min_size=1, max_size=180)
+
+
+@given(students=_ids, seed=st.integers())
+def test_the_order_of_the_roster_never_matters(students: set[str], seed: int) -> None:
+    shuffled = sorted(students)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311  # an order, no secret
+    assert stacks.cut(shuffled, {}) == stacks.cut(sorted(students), {})
+
+
+@given(first=_ids, second=_ids)
+def test_nobody_ever_moves_to_another_stack(first: set[str], second: set[str]) -> None:
+    before = stacks.cut(first, {})
+    after = stacks.cut(second, before)
+    place = {student: number for number, share in before.items() for student in share}
+    assert all(place.get(student, number) == number for number, share in after.items() for student in share)
+    assert sorted(student for share in after.values() for student in share) == sorted(second)
+
+
+@given(students=_ids)
+def test_stacks_hold_fifty_at_most_evenly_and_a_class_of_fifty_is_one(students: set[str]) -> None:
+    sizes = [len(share) for share in stacks.cut(students, {}).values()]
+    assert len(sizes) == -(-len(students) // SEATS_PER_STACK)
+    assert max(sizes) <= SEATS_PER_STACK
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_fifty_first_student_comes_into_a_second_stack_and_fills_it_alone() -> None:
+    fifty = {f"s{n:02}" for n in range(50)}
+    assert stacks.cut(fifty, {}) == {1: fifty}
+    assert stacks.cut({*fifty, "late"}, {1: fifty}) == {1: fifty, 2: {"late"}}
+    # Who has left makes room.
+    assert stacks.cut({*fifty, "late"} - {"s07"}, {1: fifty}) == {1: {*fifty, "late"} - {"s07"}}
+
+
+@pytest.mark.parametrize(
+    ("cores", "mebibytes", "stacks_at_once"), [(2, 16_000, 2), (16, 64_000, 4), (8, 1_500, 2), (2, 300, 1)]
+)
+def test_memory_and_cores_bound_how_many_stacks_run_at_once(cores: int, mebibytes: int, stacks_at_once: int) -> None:
+    assert stacks.at_once(cores, mebibytes) == stacks_at_once
+
+
+def test_a_seat_is_found_through_whatever_lies_between_and_not_by_the_beginning_of_a_name() -> None:
+    inner = f"{seat_urn('al-2')}-cpu-notebook"
+    parents = {
+        f"{inner}-server": inner,
+        inner: seat_urn("al-2"),
+        seat_urn("al-2"): f"{_HEAD}{_ROOM}::demo",
+        f"{_HEAD}{_ROOM}::demo": "",
+    }
+    recorded = stacks.Recorded(parents=parents, students=frozenset({"al-2"}))
+    # Their types lead there, not their names: nested components carry the seat's type as a head of their own.
+    assert stacks.student_of(seat_urn("al-2"), parents, "demo") == "al-2"
+    assert stacks.student_of(f"{_HEAD}{_ROOM}::demo", parents, "demo") == ""
+    assert recorded.of("al", "demo") == ()
+
+
+def _seen(student: str, kind: str, name: str, state: Any, why: str = "") -> Seen:
+    chain = f"{_ROOM}$classroom:index:Seat"
+    urn = seat_urn(student) if kind == "Seat" else f"{_HEAD}{chain}${kind}::demo-{student}-{name}"
+    return Seen(urn=urn, parent=f"{_HEAD}{_ROOM}::demo" if kind == "Seat" else seat_urn(student), state=state, why=why)
+
+
+def test_a_seat_counts_as_ready_once_its_notebooks_answer_and_nothing_of_it_is_under_way(demo: ClassSpec) -> None:
+    heard: list[Event] = []
+    tally = stacks._Tally(demo, frozenset({"alice"}), heard.append)
+    for state in ("begun", "done"):
+        tally.hear(_seen("alice", "Seat", "", state))
+    tally.hear(_seen("alice", "kubernetes:core/v1:Secret", "key", "begun"))
+    for name in ("cpu-notebook-server", "gpu-notebook-server"):
+        tally.hear(_seen("alice", _NOTEBOOK, name, "begun"))
+        tally.hear(_seen("alice", _NOTEBOOK, name, "done"))
+    assert (heard[-1].step, heard[-1].done, heard[-1].total) == ("seats", 0, 1)
+    tally.hear(_seen("alice", "kubernetes:core/v1:Secret", "key", "done"))
+    assert (heard[-1].done, heard[-1].total, heard[-1].detail) == (1, 1, "alice is ready")
+
+
+def test_what_failed_has_a_line_with_whose_it_is_and_why(demo: ClassSpec) -> None:
+    heard: list[Event] = []
+    tally = stacks._Tally(demo, frozenset({"alice"}), heard.append)
+    for state in ("begun", "done"):
+        tally.hear(_seen("alice", "Seat", "", state))
+    tally.hear(_seen("alice", _NOTEBOOK, "cpu-notebook-server", "begun"))
+    failed = _seen("alice", _NOTEBOOK, "cpu-notebook-server", "failed", "not ready within 600 s")
+    tally.hear(failed)
+    assert [(event.step, event.detail) for event in heard if event.state == "failed"] == [
+        ("alice: Notebook cpu-notebook", "not ready within 600 s")
+    ]
+    lines = tally.lines({failed.urn: "not ready within 600 s", "": "the program stopped"})
+    assert lines == ["alice: Notebook cpu-notebook: not ready within 600 s"]
+
+
+def test_a_further_stack_has_its_own_seats_and_nothing_that_is_shared(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = AccessSpec(host="class.example.org", tls=Tls(kind="secret", secret="gateway-tls"))
+    spec = demo.model_copy(update={"access": access})
+    klass = stacks.Klass(spec=spec, platform=platform, state=platform.kubeconfig.parent)
+    made: dict[int, set[str]] = {}
+    for number in (1, 3):
+        monkeypatch.setattr(conftest, "program", lambda *_, n=number: klass.stack(n, {"alice"}).program)
+        stamped = conftest.stamp(spec, platform)
+        made[number] = {each.name for each in stamped.resources}
+        assert [each.metadata["name"] for each in stamped.of("Namespace")] == ["demo-alice"]
+    assert (klass.stack(1).name, klass.stack(3).name) == ("demo", "demo.3")
+    assert made[1] - made[3] == {"demo-host"}
+    assert klass.numbers() == (1,)
+
+
+def test_a_class_of_several_stacks_is_refused_by_the_program_of_plain_pulumi(
+    demo: ClassSpec, platform: Platform
+) -> None:
+    many = tuple(Student(id=f"s{n}", email=f"s{n}@example.org") for n in range(51))
+    with pytest.raises(ManyStacks, match="51 seats, in stacks of 50"):
+        program(demo.model_copy(update={"students": many}), platform)()
+
+
+def test_a_seat_that_the_file_does_not_name_any_more_is_not_destroyed_in_passing() -> None:
+    with pytest.raises(stacks.NotInTheFile, match=r"carol, dora.*remove CLASS.yaml carol"):
+        stacks._refuse_to_lose({"dora", "carol"})
+
+
+def test_a_student_is_removed_only_after_the_file_and_added_only_when_in_it(
+    demo: ClassSpec, platform: Platform
+) -> None:
+    klass = stacks.Klass(spec=demo, platform=platform, state=platform.kubeconfig.parent)
+    with pytest.raises(stacks.NotInTheFile, match="still in the class file"):
+        stacks.expect_removable(klass, demo.students[0].id)
+    stacks.expect_removable(klass, "zoe")
+    with pytest.raises(stacks.NotInTheFile, match="write the student there"):
+        stacks.add(klass, "zoe", lambda _event: None)
+
+
+def test_the_handout_has_the_seats_of_all_stacks_in_the_order_of_the_file() -> None:
+    class Value:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+    def outputs(*students: str) -> dict[str, Any]:
+        details = {"name": "", "email": "x@example.org", "namespace": "n", "notebooks": {}, "bucket": "b"}
+        return {
+            "gateway": Value("https://198.18.0.100/"),
+            "seats": Value(dict.fromkeys(students, details)),
+            "passwords": Value(dict.fromkeys(students, "p")),
+        }
+
+    made = handout(outputs("a", "gone"), {}, outputs("b"), students=["b", "a", "new"])
+    assert made is not None
+    assert [each.id for each in made.seats] == ["b", "a"]
+    assert handout({}, students=["a"]) is None
