@@ -52,7 +52,7 @@ class _Check(BaseModel):
         """What the facts say."""
 
     def _found(self, facts: Facts, state: State, seen: str, hint: str = "") -> Outcome:
-        hint = hint.replace("NAMESPACE", facts.namespace)
+        hint = hint.replace("NAMESPACE", facts.namespace).replace("STUDENT", facts.student)
         return Outcome(kind=self.kind, state=state, expected=self.expected(facts), seen=seen, hint=hint)
 
     def _gap(self, facts: Facts, *sources: Source) -> Outcome | None:
@@ -70,7 +70,7 @@ _MEND: dict[Source, str] = {
     "mlmd": "Look at ML Metadata: kubectl get pods -n kubeflow; the kubeconfig must allow services/proxy there",
     "kubernetes": "Is the kubeconfig of the platform right? kubectl get pods -n NAMESPACE must answer",
     "bucket": "Does the Secret mlpipeline-minio-artifact of the namespace hold a key that is still valid? "
-    "`scripts/classroom up` with the class file makes what is missing",
+    "`scripts/classroom repair CLASS.yaml STUDENT` makes another",
 }
 
 

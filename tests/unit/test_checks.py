@@ -465,7 +465,7 @@ def test_a_bucket_that_does_not_open_is_could_not_check_and_the_logs_of_pods_do_
     first, second = ({**logs_of(run, "add", bytes=None)} for run in (SDK_RUN, SECOND_RUN))
     seen = facts(first, second, objects=[], gaps={"bucket": "the key was refused"})
     assert differing(seen) == dict.fromkeys(("4-1-7", "4-1-10", "4-3", "bucket"), "could-not-check")
-    assert "classroom up" in why(seen, "bucket").hint
+    assert f"classroom repair CLASS.yaml {seen.student}" in why(seen, "bucket").hint
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])

@@ -107,7 +107,7 @@ class NoCluster:
     def why_not_ready(self, *_: str) -> str:
         return ""
 
-    def metadata(self) -> "NoCluster":
+    def metadata(self, *_: str) -> "NoCluster":
         return self
 
     def pipeline_root(self, *_: str) -> str:

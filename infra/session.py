@@ -1,0 +1,280 @@
+"""Closing a class, and opening it again: every door of every seat, at once, with all data kept.
+
+| door | closed | opened |
+| --- | --- | --- |
+| login | dex's user gets a hash that no password has | its own hash again |
+| notebooks at the gateway | the rule before their routes lets nobody in, with any session | the student again |
+| Kubernetes and Pipelines | the student's RoleBinding is taken away, which KFP asks about at every call | made again |
+| bucket | each of its keys is inactive | active |
+| what runs | no pod may start, runs are ended, notebooks are stopped | those that this stopped start again |
+
+Sessions of oauth2-proxy live in cookies that nobody can call back, so it is what they open that is closed. What was
+there before is kept in annotations of the things themselves: whoever opens needs no state.
+
+This file and naming.py run in a pod as well, when the session ends and nobody is at the keyboard (see
+session_end.py): it needs the standard library and, in the pod, boto3.
+"""
+
+import json
+import os
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from infra import naming
+
+CLOSED: Final = "kubeflow-classroom/closed"
+"""Annotation of a seat's namespace: when its class was closed, as JSON [[from, to], …]; to is null while it is."""
+STOPPED: Final = "kubeflow-resource-stopped"
+"""Annotation of a Notebook: since when it is stopped. Source: kubeflow/kubeflow notebook-controller pkg/culler."""
+_HELD: Final = "kubeflow-classroom/held"
+"""Annotation: what was there before the class was closed."""
+_QUOTA: Final = "closed"
+_STUDENT_BINDING: Final = "student"
+
+# dex keeps bcrypt hashes in base64. Of this one, whose bits are all zero, nobody knows a password.
+_NO_PASSWORD: Final = "JDJhJDEwJC4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4u"  # noqa: S105
+_NOBODY: Final = "/?allowed_emails=nobody@class.closed.invalid"
+_MERGE: Final = "application/merge-patch+json"
+
+Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any] | None]
+"""(method, path, body) of the Kubernetes API, a PATCH being a JSON merge patch; None where there is no such thing (404)
+and where what is to be made is there (409). Raises when it is refused."""
+
+
+def close(ask: Ask, iam: Any, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
+    """Close every seat of a class; what could not be closed, in words. Safe to repeat. `iam`: the store's IAM (boto3).
+
+    A seat that fails at one door is closed at the others.
+    """
+    return _each_seat(ask, class_name, lambda seat: _Seat(ask, iam, seat, dex_namespace).close(_stamp(at)))
+
+
+def reopen(ask: Ask, iam: Any, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
+    """Open every seat that was closed; what could not be opened, in words. Safe to repeat."""
+    return _each_seat(ask, class_name, lambda seat: _Seat(ask, iam, seat, dex_namespace).open(_stamp(at)))
+
+
+def _each_seat(ask: Ask, class_name: str, act: Callable[[Mapping[str, Any]], Iterable[str]]) -> list[str]:
+    selector = quote(naming.selector(class_name), safe="")
+    seats = (ask("GET", f"/api/v1/namespaces?labelSelector={selector}", None) or {}).get("items", [])
+    return [wrong for seat in seats for wrong in act(seat)]
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _Seat:
+    """The doors of one seat; `home` is its namespace as the API gives it."""
+
+    def __init__(self, ask: Ask, iam: Any, home: Mapping[str, Any], dex_namespace: str) -> None:
+        self._ask, self._iam, self._home = ask, iam, home
+        self._namespace = str(home["metadata"]["name"])
+        labels = home["metadata"]["labels"]
+        self._class_name, self._student = str(labels["classroom"]), str(labels["student"])
+        self._dex_namespace = dex_namespace
+
+    def close(self, now: str) -> list[str]:
+        spans = _spans(self._home)
+        doors: list[tuple[str, Callable[[], None]]] = [
+            ("login", lambda: self._logins(self._shut_login)),
+            ("gateway", self._shut_gateway),
+            ("rights", self._take_rights),
+            ("bucket", lambda: self._keys("Inactive")),
+            ("pods", self._let_no_pod_start),
+            ("runs", self._end_runs),
+            ("notebooks", lambda: self._stop_notebooks(now)),
+        ]
+        wrong = self._through(doors)
+        if not wrong and not (spans and spans[-1][1] is None):
+            self._annotate_home({CLOSED: json.dumps([*spans, [now, None]])})
+        return wrong
+
+    def open(self, now: str) -> list[str]:
+        spans = _spans(self._home)
+        doors: list[tuple[str, Callable[[], None]]] = [
+            ("pods", self._let_pods_start),
+            ("notebooks", self._start_notebooks),
+            ("rights", self._give_rights),
+            ("bucket", lambda: self._keys("Active")),
+            ("gateway", self._open_gateway),
+            ("login", lambda: self._logins(self._open_login)),
+        ]
+        wrong = self._through(doors)
+        if not wrong and spans and spans[-1][1] is None:
+            self._annotate_home({CLOSED: json.dumps([*spans[:-1], [spans[-1][0], now]])})
+        return wrong
+
+    def _through(self, doors: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
+        wrong = []
+        for name, act in doors:
+            try:
+                act()
+            # Whatever a door fails with, the others are to be tried; it is told and makes the whole a failure.
+            except Exception as error:
+                wrong.append(f"{self._student}, {name}: {error}")
+        return wrong
+
+    def _within(self, group: str, kind: str, name: str = "") -> str:
+        return f"{group}/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
+
+    def _listed(self, path: str) -> list[Mapping[str, Any]]:
+        return list((self._ask("GET", path, None) or {}).get("items", []))
+
+    def _annotate_home(self, annotations: Mapping[str, str | None]) -> None:
+        self._ask("PATCH", f"/api/v1/namespaces/{self._namespace}", {"metadata": {"annotations": annotations}})
+
+    def _logins(self, act: Callable[[str, Mapping[str, Any]], None]) -> None:
+        kind = f"/apis/dex.coreos.com/v1/namespaces/{self._dex_namespace}/passwords"
+        selector = quote(naming.selector(self._class_name, self._student), safe="")
+        for each in self._listed(f"{kind}?labelSelector={selector}"):
+            act(f"{kind}/{each['metadata']['name']}", each)
+
+    def _shut_login(self, path: str, login: Mapping[str, Any]) -> None:
+        if login["hash"] != _NO_PASSWORD:
+            held = {"metadata": {"annotations": {_HELD: login["hash"]}}}
+            self._ask("PATCH", path, {**held, "hash": _NO_PASSWORD})
+
+    def _open_login(self, path: str, login: Mapping[str, Any]) -> None:
+        held = _annotation(login, _HELD)
+        if login["hash"] == _NO_PASSWORD and held:
+            self._ask("PATCH", path, {"metadata": {"annotations": {_HELD: None}}, "hash": held})
+
+    def _shut_gateway(self) -> None:
+        path = self._within("/apis/traefik.io/v1alpha1", "middlewares", "login")
+        rule = self._ask("GET", path, None)
+        if rule is None:
+            return
+        address = str(rule["spec"]["forwardAuth"]["address"])
+        if not address.endswith(_NOBODY):
+            held = {"metadata": {"annotations": {_HELD: address}}}
+            closed = address.partition("/?")[0] + _NOBODY
+            self._ask("PATCH", path, {**held, "spec": {"forwardAuth": {"address": closed}}})
+
+    def _open_gateway(self) -> None:
+        path = self._within("/apis/traefik.io/v1alpha1", "middlewares", "login")
+        rule = self._ask("GET", path, None)
+        if rule is not None and (held := _annotation(rule, _HELD)):
+            opened = {"metadata": {"annotations": {_HELD: None}}, "spec": {"forwardAuth": {"address": held}}}
+            self._ask("PATCH", path, opened)
+
+    def _take_rights(self) -> None:
+        path = self._within("/apis/rbac.authorization.k8s.io/v1", "rolebindings", _STUDENT_BINDING)
+        binding = self._ask("GET", path, None)
+        if binding is None:
+            return
+        metadata = {key: binding["metadata"].get(key) or {} for key in ("labels", "annotations")}
+        kept = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": _STUDENT_BINDING, **metadata},
+            "roleRef": binding["roleRef"],
+            "subjects": binding["subjects"],
+        }
+        # First kept, then taken: a crash in between loses nothing.
+        self._annotate_home({_HELD: json.dumps(kept)})
+        self._ask("DELETE", path, None)
+
+    def _give_rights(self) -> None:
+        if held := _annotation(self._home, _HELD):
+            self._ask("POST", self._within("/apis/rbac.authorization.k8s.io/v1", "rolebindings"), json.loads(held))
+            self._annotate_home({_HELD: None})
+
+    def _keys(self, status: str) -> None:
+        user = naming.bucket_user(self._class_name, self._student)
+        # All of them: a student's key can make further ones for its own user.
+        for key in self._iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
+            self._iam.update_access_key(UserName=user, AccessKeyId=key["AccessKeyId"], Status=status)
+
+    def _let_no_pod_start(self) -> None:
+        labels = naming.labels(self._class_name, self._student)
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "spec": {"hard": {"pods": "0"}}}
+        made = {**quota, "metadata": {"name": _QUOTA, "labels": labels}}
+        self._ask("POST", self._within("/api/v1", "resourcequotas"), made)
+
+    def _let_pods_start(self) -> None:
+        self._ask("DELETE", self._within("/api/v1", "resourcequotas", _QUOTA), None)
+
+    def _end_runs(self) -> None:
+        for each in self._listed(self._within("/apis/argoproj.io/v1alpha1", "workflows")):
+            if not (each.get("status") or {}).get("finishedAt"):
+                path = self._within("/apis/argoproj.io/v1alpha1", "workflows", each["metadata"]["name"])
+                self._ask("PATCH", path, {"spec": {"shutdown": "Terminate"}})
+
+    def _stop_notebooks(self, now: str) -> None:
+        for path, each in self._notebooks():
+            if not _annotation(each, STOPPED):
+                self._ask("PATCH", path, {"metadata": {"annotations": {STOPPED: now, _HELD: "running"}}})
+
+    def _start_notebooks(self) -> None:
+        for path, each in self._notebooks():
+            # One that the student had stopped stays so.
+            if _annotation(each, _HELD):
+                self._ask("PATCH", path, {"metadata": {"annotations": {STOPPED: None, _HELD: None}}})
+
+    def _notebooks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for each in self._listed(self._within("/apis/kubeflow.org/v1", "notebooks")):
+            yield self._within("/apis/kubeflow.org/v1", "notebooks", each["metadata"]["name"]), each
+
+
+def _annotation(item: Mapping[str, Any], name: str) -> str:
+    return str((item["metadata"].get("annotations") or {}).get(name) or "")
+
+
+def _spans(home: Mapping[str, Any]) -> list[list[str | None]]:
+    return list(json.loads(_annotation(home, CLOSED) or "[]"))
+
+
+# --- in a pod -------------------------------------------------------------------------------------------------------
+
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_SECONDS_PER_CALL: Final = 30
+
+
+def _ask_in_cluster() -> Ask:
+    """The Kubernetes API as the pod's ServiceAccount."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    trust = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
+
+    def ask(method: str, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        # Read anew each time: the kubelet changes the token.
+        headers = {"Authorization": f"Bearer {(_ACCOUNT / 'token').read_text()}", "Accept": "application/json"}
+        headers["Content-Type"] = _MERGE if method == "PATCH" else "application/json"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"https://{host}:{port}{path}", data, headers, method=method)
+        try:
+            opened = urllib.request.urlopen(request, timeout=_SECONDS_PER_CALL, context=trust)  # noqa: S310
+            with opened as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 409):
+                return None
+            raise OSError(f"{method} {path} was answered {error.code}") from None
+
+    return ask
+
+
+def _main() -> int:
+    """Close the class that the environment names, unless its session has been put off meanwhile."""
+    import boto3
+
+    end = datetime.fromisoformat(os.environ["SESSION_END"].replace("Z", "+00:00"))
+    now = datetime.now(UTC)
+    if now < end:
+        print(f"the session ends at {end:%Y-%m-%d %H:%M} UTC; nothing to do yet")
+        return 0
+    iam = boto3.client("iam", endpoint_url=os.environ["S3_ENDPOINT"], region_name=os.environ["S3_REGION"])
+    wrong = close(_ask_in_cluster(), iam, os.environ["CLASS_NAME"], os.environ["DEX_NAMESPACE"], now)
+    print("\n".join(wrong) or f"class {os.environ['CLASS_NAME']} is closed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
