@@ -101,6 +101,8 @@ class Certificate(_Record):
     looks: tuple[Look, ...]
     seconds_between_rounds: float
     notes: tuple[str, ...] = ()
+    bill: str = ""
+    """What it had cost by then, in lines; empty where the class file names no prices, or nobody could say."""
 
     @property
     def verdict(self) -> Verdict:
@@ -603,6 +605,8 @@ def _lines(certificate: Certificate) -> Iterator[str]:
             yield f"                 {look.error}"
     for note in certificate.notes:
         yield "Note: " + note.replace("\n", "\n      ")
+    if certificate.bill:
+        yield from ("", "What it had cost", certificate.bill)
     yield ""
     whole, again = ("seat", "classroom remove") if certificate.student else ("class", "classroom down")
     verdicts = {

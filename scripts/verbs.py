@@ -317,14 +317,18 @@ def _passwords(spec: ClassSpec, platform: Platform) -> dict[str, SecretStr]:
 def down(spec: ClassSpec, platform: Platform, console: Console) -> tuple[teardown.Certificate, Path]:
     """Take the class away and look again; the certificate, and the file with its text.
 
-    Beside it lies the class's bill, where its file names prices: afterwards nothing tells any more what was used.
+    Where the class file names prices, the bill stands in it and, line by line, beside it: afterwards nothing tells any
+    more what was used.
     """
     with _evidence(spec, "down", console) as (directory, listener):
+        made = None
         # Where cluster or store do not answer there is no bill; the teardown itself says so.
         with suppress(Failure):
-            if made := bill(spec, platform):
-                (directory / "bill.csv").write_text(made.csv())
+            made = bill(spec, platform)
         certificate = teardown.down(_klass(spec, platform), listener=listener)
+        if made:
+            (directory / "bill.csv").write_text(made.csv())
+            certificate = certificate.model_copy(update={"bill": made.text()})
         return certificate, certificate.write(directory)
 
 

@@ -31,7 +31,13 @@ _LATE_SECONDS = 60
 
 # What an object's own controllers, and not its class, write into it.
 _VOLATILE = ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields", "finalizers")
-_CONTROLLERS = ("pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.kubernetes.io/", "kubectl.kubernetes.io/")
+_CONTROLLERS = (
+    "pv.kubernetes.io/",
+    "volume.kubernetes.io/",
+    "volume.beta.kubernetes.io/",
+    "kubectl.kubernetes.io/",
+    "notebooks.kubeflow.org/last",
+)
 
 
 def class_file(directory: Path, *students: str, memory: str = "128Mi", reverse: bool = False) -> Path:
@@ -217,8 +223,8 @@ def killed_at_random(
         assert second.returncode == 0, said
         found = objects(api, spec.name)
         assert found.keys() == expected.keys(), f"killed after {moment:.1f} s"
-        differing = [name for name in expected if found[name] != expected[name]]
-        assert differing == [], f"killed after {moment:.1f} s"
+        differing = {name: (expected[name], found[name]) for name in expected if found[name] != expected[name]}
+        assert differing == {}, f"killed after {moment:.1f} s: {differing}"
         for student in spec.students:
             holding = Holding.of(spec.name, student.id)
             stands = bucket.standing(bucket.connect(StoreAddress.of(platform)), holding)

@@ -143,6 +143,14 @@ def test_what_is_still_there_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "run `classroom down` again (exit code 1)" in text
 
 
+def test_what_the_class_had_cost_stands_in_its_certificate() -> None:
+    certificate = _certificate(_look((), ()))
+    assert "cost" not in certificate.text()
+    assert (
+        "What it had cost\n  alice  1.25 EUR\n" in certificate.model_copy(update={"bill": "  alice  1.25 EUR"}).text()
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "metadata", "path"),
     [
