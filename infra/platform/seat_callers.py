@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REMEMBERED_SECONDS = 60.0
-_PATIENCE_SECONDS = 5.0
+# A kubelet with much to do tells a new pod's address late, and that an old one has ended.
+_PATIENCE_SECONDS = 30.0
 _BETWEEN_SECONDS = 0.1
 _ENDED = ("Succeeded", "Failed")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -101,7 +102,7 @@ class Callers:
         self._lock = threading.Lock()
 
     def of_pod(self, address: str, port: int) -> Namespace:
-        """The namespace of the pod that calls from there, waiting a little for a pod too new to be known.
+        """The namespace of the pod that calls from there, waiting a little until Kubernetes knows the one pod it is.
 
         Errors: `UnknownCaller`; `OSError` when Kubernetes cannot be asked.
         """
@@ -111,13 +112,12 @@ class Callers:
             if known and now - known[1] < _REMEMBERED_SECONDS:
                 return known[0]
         until = now + _PATIENCE_SECONDS
-        while not (names := self._names(address)):
+        # Several: one has just ended and Kubernetes has not yet been told. Rather none than the wrong one.
+        while len(names := self._names(address)) != 1:
             if self._clock() >= until:
-                raise UnknownCaller(f"{address} is no pod's address")
+                whose = "of pods in several namespaces" if names else "no pod's"
+                raise UnknownCaller(f"the address {address} is {whose}")
             self._pause(_BETWEEN_SECONDS)
-        if len(names) > 1:
-            # One has just ended and Kubernetes has not yet been told: rather none than the wrong one.
-            raise UnknownCaller(f"{address} is the address of pods in several namespaces; ask again in a moment")
         found = self.named(names.pop())
         with self._lock:
             if len(self._known) > 10_000:
