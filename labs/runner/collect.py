@@ -16,7 +16,7 @@ from infra.cluster import ClusterUnreachable
 from labs.kubeflow_login import LoginError
 from labs.runner import facts as seen
 from labs.runner.clients import mlmd
-from labs.runner.clients.cluster import BucketUnreadableError, Cluster
+from labs.runner.clients.cluster import RUN_LABEL, BucketUnreadableError, Cluster
 from labs.runner.clients.pipelines import Pipelines
 from labs.runner.clients.session import NoAnswerError
 from labs.runner.lab import Lab
@@ -82,6 +82,7 @@ class Collector:
 
     _pods: dict[str, seen.PodFacts] = field(default_factory=dict)
     _there: frozenset[str] = frozenset()
+    _failed: dict[str, str] = field(default_factory=dict)
     _specs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _silent: set[seen.Source] = field(default_factory=set)
 
@@ -93,6 +94,11 @@ class Collector:
         """
         found = self._ask("kubernetes", lambda: self.cluster.pods(self.namespace, run_ids), []) if run_ids else []
         self._there = frozenset(str(pod["metadata"]["name"]) for pod in found)
+        self._failed |= {
+            str(pod["metadata"].get("labels", {}).get(RUN_LABEL, "")): str(pod["metadata"]["name"])
+            for pod in found
+            if pod["status"].get("phase") == "Failed"
+        }
         self._pods |= {str(pod["metadata"]["name"]): _pod(pod, self.clean) for pod in found if _runs_a_task(pod)}
 
     def left(self, started: Iterable[Started], uploaded: Iterable[Uploaded] = ()) -> dict[str, Any]:
@@ -196,7 +202,7 @@ class Collector:
             run_id=started.run_id,
             name=told.get("display_name", ""),
             state=told.get("state", ""),
-            error=self.clean(str((told.get("error") or {}).get("message", ""))),
+            error=self.clean(str((told.get("error") or {}).get("message", ""))) or self._last_words(started.run_id),
             experiment=experiment.get("display_name", ""),
             experiment_namespace=experiment.get("namespace", ""),
             parameters=(told.get("runtime_config") or {}).get("parameters") or {},
@@ -278,6 +284,13 @@ class Collector:
             return self.clean(self.pipelines.log(run_id, pod)[-LOG_BYTES:])
         except UNANSWERED:
             return ""
+
+    def _last_words(self, run_id: str) -> str:
+        """What a failed pod of the run said last, a driver's too; KFP itself does not tell. Empty when none failed."""
+        pod = self._failed.get(run_id)
+        log = self._pod_log(run_id, pod) if pod else ""
+        said = [line for line in log.splitlines() if line.strip() and not line.startswith('{"argo":true')]
+        return f"pod {pod}: {said[-1]}" if said else ""
 
     def _yaml(self, value: Mapping[str, Any]) -> str:
         return self.clean(_dumped(value)) if value else ""

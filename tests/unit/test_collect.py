@@ -318,3 +318,16 @@ def test_without_a_run_nobody_looks_at_pods() -> None:
     found = collector(platform).left([])
     assert (found["runs"], found["pipelines"]) == ((), ())
     assert not [what for what in platform.asked if what.startswith("pods")]
+
+
+def test_a_run_that_failed_says_what_its_failed_pod_said_last() -> None:
+    driver = {
+        **DRIVER,
+        "metadata": {"name": "x-driver", "labels": {"pipeline/runid": RUN}},
+        "status": {"phase": "Failed"},
+    }
+    failed = {**TOLD, "state": "FAILED"}
+    said = 'starting\nno way to correct horse\n{"argo":true,"msg":"sub-process exited"}\n'
+    (run,) = left(Platform(told={RUN: failed}, there=[driver], printed=said), RUN)["runs"]
+
+    assert run.error == "pod x-driver: no way to •••"

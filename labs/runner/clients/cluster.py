@@ -1,7 +1,4 @@
-"""What the operator alone can see of a run: its workflow, its pods, ML Metadata, and the student's key to the bucket.
-
-Source of the label that a run's workflow and pods have: KFP's `pipeline/runid`.
-"""
+"""What the operator alone sees of a run: its workflow, its pods, ML Metadata, and the student's key to the bucket."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -17,6 +14,8 @@ from infra import cluster
 from infra.spec import Platform
 from labs.runner.clients import mlmd
 
+RUN_LABEL = "pipeline/runid"
+"""On a run's workflow and pods; KFP's own."""
 _BUCKET_KEY = "mlpipeline-minio-artifact"
 """The Secret in a seat with the key to its bucket, named as upstream names it."""
 _METADATA = "metadata-envoy-service:9090"
@@ -41,14 +40,12 @@ class Cluster:
     def workflow(self, namespace: str, run_id: str) -> dict[str, Any] | None:
         """The Argo workflow of a run; None when there is none."""
         path = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
-        found = cluster.get(self._api, path, f"pipeline/runid={run_id}") or {}
+        found = cluster.get(self._api, path, f"{RUN_LABEL}={run_id}") or {}
         return next(iter(found.get("items", ())), None)
 
     def pods(self, namespace: str, run_ids: Iterable[str]) -> list[dict[str, Any]]:
         """The pods of these runs that are still there, as Kubernetes gives them, in one call."""
-        found = cluster.get(
-            self._api, f"/api/v1/namespaces/{namespace}/pods", f"pipeline/runid in ({','.join(run_ids)})"
-        )
+        found = cluster.get(self._api, f"/api/v1/namespaces/{namespace}/pods", f"{RUN_LABEL} in ({','.join(run_ids)})")
         # In a list they do not say themselves what they are.
         return [{"apiVersion": "v1", "kind": "Pod", **item} for item in (found or {}).get("items", ())]
 
