@@ -25,7 +25,7 @@ from infra.fit import DoesNotFit
 from infra.local.places import places
 from infra.spec import ClassSpec, OneMachine, Platform
 from infra.steps import Cancelled, Event, Listener, Report, Step, recorded, run
-from labs.kubeflow_login import LoginError
+from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner.clients.jupyter import NotebookServer
 from labs.runner.clients.session import GatewaySession, NoAnswerError
 from scripts.day import expect_open, fitted
@@ -398,13 +398,12 @@ def matrix(result: "Result", language: "Language" = "en") -> Group:
 
 def _knock(seat: classroom.SeatDetails, platform: Platform, stop: threading.Event) -> None:
     """Wait until every notebook answers its student through the gateway, as it will in class."""
-
     session = GatewaySession(platform.url, platform.ca_file, seat.email, seat.password)
+    until, pause = time.monotonic() + _ANSWERS_WITHIN_SECONDS, _pauser(stop)
     try:
-        session.log_in()
+        _log_in(session, until, pause)
         for url in seat.notebooks.values():
-            server = NotebookServer(session, urlsplit(url).path)
-            server.wait(until=time.monotonic() + _ANSWERS_WITHIN_SECONDS, pause=_pauser(stop))
+            NotebookServer(session, urlsplit(url).path).wait(until=until, pause=pause)
     except (LoginError, NoAnswerError) as error:
         raise NotebookSilent(
             f"{seat.id}'s seat stands, but its door does not open: {error}; "
@@ -412,6 +411,18 @@ def _knock(seat: classroom.SeatDetails, platform: Platform, stop: threading.Even
         ) from None
     finally:
         session.close()
+
+
+def _log_in(session: GatewaySession, until: float, pause: Callable[[float], None]) -> None:
+    """Log in as soon as the gateway answers: while a busy node makes seats, its address may be away for seconds."""
+    while True:
+        try:
+            session.log_in()
+            return
+        except LoginError as error:
+            if isinstance(error, WrongPasswordError) or time.monotonic() > until:
+                raise
+        pause(1.0)
 
 
 def _pauser(stop: threading.Event) -> Callable[[float], None]:
