@@ -38,7 +38,7 @@ _HELD: Final = "kubeflow-classroom/held"
 _QUOTA: Final = "closed"
 _STUDENT_BINDING: Final = "student"
 
-# dex keeps bcrypt hashes in base64. Of this one, whose bits are all zero, nobody knows a password.
+# No secret: dex keeps bcrypt hashes in base64, and of this one, whose bits are all zero, nobody knows a password.
 _NO_PASSWORD: Final = "JDJhJDEwJC4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4u"  # noqa: S105
 _NOBODY: Final = "/?allowed_emails=nobody@class.closed.invalid"
 _MERGE: Final = "application/merge-patch+json"
@@ -250,6 +250,7 @@ def _ask_in_cluster() -> Ask:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"https://{host}:{port}{path}", data, headers, method=method)
         try:
+            # The address begins with https, two lines above.
             opened = urllib.request.urlopen(request, timeout=_SECONDS_PER_CALL, context=trust)  # noqa: S310
             with opened as answer:
                 return dict(json.load(answer))
