@@ -84,6 +84,7 @@ def _http(each: dict[str, Any]) -> str:
         trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
         handlers.append(urllib.request.HTTPSHandler(context=trust))
     body = each["body"].encode() if "body" in each else None
+    # The addresses are those that the proof itself asks for, all of them http or https.
     request = urllib.request.Request(each["url"], method=each.get("method", "GET"), data=body, headers=headers)  # noqa: S310
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=SECONDS) as answer:

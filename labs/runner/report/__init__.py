@@ -133,6 +133,7 @@ def html(result: Result, language: Language = "en") -> str:
         }
     )
     by_lab = _by_lab(result)
+    # Macros of the template are attributes that no type names: hence getattr with a constant, here and below.
     lessons = [
         _lesson(labs, f"l{i}", getattr(template, "part"), _PARTS_CHARACTERS // len(by_lab))  # noqa: B009
         for i, labs in enumerate(by_lab)
