@@ -86,7 +86,7 @@ class Database(pulumi.ComponentResource):
                             temporary(),
                         ],
                         user=_UID,
-                        millicores=20,
+                        millicores=50,
                         memory_mebibytes=160,
                     )
                 ],

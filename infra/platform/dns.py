@@ -56,6 +56,9 @@ class Dns(pulumi.ComponentResource):
                         ports={"dns-tcp": 53},
                         ready=Ready(port=8181, path="/ready"),
                         mounts=[config_map("coredns", "/etc/coredns")],
+                        # Its share when all cores are at work, as one pod among dozens that ask for 20m: a name that is
+                        # answered after five seconds is to its asker a name that there is not.
+                        millicores=100,
                         go_memory_mebibytes=48,
                     )
                 ],

@@ -18,6 +18,8 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR"})
 _NOT_STARTED = frozenset({"", "RUNTIME_STATE_UNSPECIFIED", "PENDING"})
 _RUN_SECONDS = 900.0
 _SECONDS_BETWEEN_LOOKS = 2.0
+# So long KFP may fail to answer, for example while its database is not found.
+_SILENT_SECONDS = 120.0
 _SECONDS_BETWEEN_REASONS = 8.0
 _SUBMISSIONS = 3
 # The workflow is made before the run is stored; younger than this a run without a workflow is no news.
@@ -79,20 +81,18 @@ class Runs:
         All are seen by one question each time: KFP loses the more runs the more it is asked.
         """
         until = time.monotonic() + _RUN_SECONDS
-        silent = ""
+        answered = time.monotonic()
         while self._waiting() and time.monotonic() < until and not self.cancelled.wait(_SECONDS_BETWEEN_LOOKS):
             try:
                 states = {run["run_id"]: str(run.get("state", "")) for run in self.pipelines.runs()}
                 for run in self._waiting():
                     self._look(run, states.get(run.run_id, ""), submit_again)
                 self._tell(states)
-                silent = ""
+                answered = time.monotonic()
             except UNANSWERED as error:
-                # `runs` has been patient already: a second time in a row is an end.
-                if silent:
+                if time.monotonic() - answered > _SILENT_SECONDS:
                     self.notes.append(f"the runs were not watched to their end: {error}")
                     return
-                silent = str(error)
         for run in self._waiting():
             if why := self._reason():
                 self.notes.append(f"run {run.run_id} did not end: {why}")

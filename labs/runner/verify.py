@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from infra import naming
+from infra.cluster import ClusterUnreachable
 from infra.failure import CallFailure
 from infra.spec import ClassSpec, Platform, Student
 from infra.steps import Event, Listener, recorded
@@ -26,8 +27,8 @@ from labs.runner.rehearsal import Rehearsal
 from labs.runner.result import LabResult, Result, judged
 from labs.runner.seats import fitting, seat_of
 
-SIDE_BY_SIDE = 8
-"""Students at work at once: each has a kernel and five pods a run, which is what a small cluster carries."""
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 2, 32
+_STUDENTS_A_CORE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +78,14 @@ def verify(
     language: labs.Language = "en",
     own: bool = False,
     keep: bool = False,
-    side_by_side: int = SIDE_BY_SIDE,
+    side_by_side: int | None = None,
 ) -> Result:
     """Rehearse every lab of the class as every student; leave result.json, facts.json, junit.xml, report.html and
     events.jsonl in `run_directory`.
 
-    `passwords` are by the student's id. With `own` copies of the students' own notebooks are rehearsed instead of the
+    `passwords` are by the student's id. As many students are at work at once as the cluster carries, unless
+    `side_by_side` says how many. Two at once in one seat would take away what the other has just made: whoever
+    calls keeps them apart. With `own` copies of the students' own notebooks are rehearsed instead of the
     labs'; with `keep` what was made stays until the next rehearsal. When `cancelled` is set, what is under way stops
     soon and is taken back, its steps read not-yet; Ctrl-C sets it and is raised again once all is still.
     Errors: `NotThere`; `labs.LabError` for a lab that cannot be used; `ClusterUnreachable` for a kubeconfig that cannot
@@ -92,7 +95,8 @@ def verify(
     students, lessons = scope.chosen(spec)
     run_directory.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(platform)
-    with recorded(listener, run_directory / "events.jsonl") as tell, ThreadPoolExecutor(side_by_side) as pool:
+    at_once = side_by_side or _carried(cluster)
+    with recorded(listener, run_directory / "events.jsonl") as tell, ThreadPoolExecutor(at_once) as pool:
         each = _EachStudent(
             spec=spec,
             platform=platform,
@@ -121,6 +125,18 @@ def verify(
     result = finished(spec, platform, started, time.monotonic() - began, found)
     report.write(result, run_directory, language)
     return result
+
+
+def _carried(cluster: Cluster) -> int:
+    """How many students may be at work at once: each has a kernel and up to ten pods that start, work and end.
+
+    Ten at once on two cores took as long as four at once, and names and metadata were answered too late for some runs.
+    """
+    try:
+        cores = cluster.cores()
+    except ClusterUnreachable:
+        return _FEWEST_AT_ONCE
+    return max(_FEWEST_AT_ONCE, min(int(cores * _STUDENTS_A_CORE), _MOST_AT_ONCE))
 
 
 def finished(

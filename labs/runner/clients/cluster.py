@@ -1,6 +1,7 @@
 """What the operator alone sees of a run: its workflow, its pods, ML Metadata, and the student's key to the bucket."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from kubernetes.client.exceptions import ApiException  # type: ignore[import-unt
 from urllib3.exceptions import HTTPError
 
 from infra import cluster
-from infra.spec import Platform
+from infra.spec import Platform, amount
 from labs.runner.clients import mlmd
 
 RUN_LABEL = "pipeline/runid"
@@ -48,6 +49,12 @@ class Cluster:
         found = cluster.get(self._api, f"/api/v1/namespaces/{namespace}/pods", f"{RUN_LABEL} in ({','.join(run_ids)})")
         # In a list they do not say themselves what they are.
         return [{"apiVersion": "v1", "kind": "Pod", **item} for item in (found or {}).get("items", ())]
+
+    def cores(self) -> Decimal:
+        """The cpu cores of all nodes that take pods."""
+        items = (cluster.get(self._api, "/api/v1/nodes") or {}).get("items", [])
+        open_ones = [item for item in items if not item["spec"].get("unschedulable")]
+        return sum((amount(str(item["status"]["allocatable"]["cpu"])) for item in open_ones), Decimal(0))
 
     def why_not_ready(self, namespace: str, notebook: str) -> str:
         """In a person's words, what the pod of a notebook server waits for; empty when it is ready."""
