@@ -10,10 +10,10 @@ import pulumi
 
 from infra import one_machine
 from infra.classroom import program, refuse_taken
-from infra.spec import OneMachine, load
+from infra.spec import load
 
 _file = Path(__file__).parent / pulumi.Config("classroom").require("file")
 _spec = load(_file)
-_platform = one_machine.reached() if isinstance(_spec.platform, OneMachine) else _spec.platform
+_platform = one_machine.platform_of(_spec)
 refuse_taken(_spec, _platform)
 program(_spec, _platform)()

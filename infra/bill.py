@@ -88,12 +88,13 @@ class Bill:
 def bill(spec: ClassSpec, platform: Platform, *, at: datetime | None = None) -> Bill | None:
     """The bill of a class that stands, its buckets included; None when its file names no prices.
 
-    Errors: `infra.cluster.ClusterUnreachable`, `infra.bucket.ObjectStoreUnreachable`.
+    Errors: `infra.cluster.ClusterUnreachable`, `infra.stores.ObjectStoreUnreachable`.
     """
     if spec.prices is None:
         return None
-    # The clients take a moment to import, and the object store's brings Pulumi.
-    from infra import bucket, cluster
+    # The clients take a moment to import.
+    from infra import cluster
+    from infra.stores import StoreAddress, connect, s3
 
     selector = naming.selector(spec.name)
     with cluster.api(platform.kubeconfig, platform.context) as api:
@@ -103,10 +104,10 @@ def bill(spec: ClassSpec, platform: Platform, *, at: datetime | None = None) -> 
             pods=listed(cluster.get(api, "/api/v1/pods")),
             claims=listed(cluster.get(api, "/api/v1/persistentvolumeclaims")),
         )
-    store = bucket.connect(bucket.StoreAddress.of(platform))
-    objects = {
-        student.id: tuple(bucket.objects(store, naming.bucket(spec.name, student.id))) for student in spec.students
-    }
+    address = StoreAddress.of(platform)
+    store = connect(address)
+    seats = {student.id: address.holding(spec.name, student.id) for student in spec.students}
+    objects = {student: tuple(s3.objects(store.s3(seat), seat.bucket)) for student, seat in seats.items()}
     return reckoned(spec, spec.prices, found, objects, at or datetime.now(UTC))
 
 

@@ -224,7 +224,9 @@ def _login(step: Planned) -> Iterable[str]:
 
 def _bucket(step: Planned) -> Iterable[str]:
     if step.op in ("delete", "replace"):
-        return ["bucket is made anew, and WHAT IS IN IT IS LOST"]
+        # Only what this program made goes.
+        given = dict(step.old.get("address") or {}).get("kind") == "given"
+        return ["gets another bucket" if given else "bucket is made anew, and WHAT IS IN IT IS LOST"]
     if step.op == "create":
         return ["gets a bucket"]
 
@@ -264,6 +266,7 @@ _WORDS: Final[Mapping[str, Callable[[Planned], Iterable[str]]]] = {
     "IngressRoute": _WAY_IN,
     "VirtualService": _WAY_IN,
     "AuthorizationPolicy": _WAY_IN,
+    "EnvoyFilter": _WAY_IN,
     "kubernetes:dex.coreos.com/v1:Password": _login,
     "Password": _password,
     "Bucket": _bucket,

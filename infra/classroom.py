@@ -10,9 +10,8 @@ import pulumi_kubernetes as k8s
 from pulumi.automation import OutputValue
 from pydantic import SecretStr
 
-from infra import bucket, naming
-from infra.access import Host, HostArgs, read
-from infra.bucket import Holding, StoreAddress
+from infra import naming, stores
+from infra.access import Host, HostArgs, keep_sessions, read
 from infra.failure import CallFailure, Failure
 from infra.seat import Seat, SeatArgs
 from infra.session_end import SessionEnd, SessionEndArgs
@@ -37,16 +36,21 @@ class ClassroomArgs:
 
 
 class Classroom(pulumi.ComponentResource):
-    """A class that stands. `seats` tells by student id what all may know, `passwords` what only the student may."""
+    """A class that stands. `seats` tells by student id what all may know, `passwords` what only the student may.
+
+    What a seat that failed cannot tell is None, and keeps nobody from hearing of the others.
+    """
 
     gateway: str
     seats: pulumi.Output[dict[str, Any]]
-    passwords: pulumi.Output[dict[str, str]]
+    passwords: pulumi.Output[dict[str, str | None]]
 
     def __init__(self, name: str, args: ClassroomArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("classroom:index:Classroom", name, None, opts)
         ca = read(args.platform.ca_file, "platform.ca_file") if args.platform.ca_file else None
         access = args.spec.access
+        if args.shared:
+            keep_sessions(name, args.spec.name, args.platform, pulumi.ResourceOptions(parent=self))
         if args.shared and access.host and access.tls:
             Host(
                 name,
@@ -71,20 +75,27 @@ class Classroom(pulumi.ComponentResource):
         self.gateway = args.spec.address(args.platform)
         self.seats = pulumi.Output.all(
             **{
-                student: {
-                    "name": names[student],
-                    "email": seat.email,
-                    "namespace": seat.namespace,
-                    "notebooks": seat.notebooks,
-                    "bucket": seat.bucket,
-                }
+                student: _unless_failed(
+                    pulumi.Output.all(
+                        name=names[student],
+                        email=seat.email,
+                        namespace=seat.namespace,
+                        notebooks=seat.notebooks,
+                        bucket=seat.bucket,
+                    )
+                )
                 for student, seat in made.items()
             }
         )
         self.passwords = pulumi.Output.secret(
-            pulumi.Output.all(**{student: seat.password for student, seat in made.items()})
+            pulumi.Output.all(**{student: _unless_failed(seat.password) for student, seat in made.items()})
         )
         self.register_outputs({"gateway": self.gateway, "seats": self.seats, "passwords": self.passwords})
+
+
+def _unless_failed(told: pulumi.Output[Any]) -> pulumi.Output[Any]:
+    """The same, but None when a resource that it comes from failed."""
+    return told.recover(lambda _failure: None)
 
 
 class Taken(Failure):
@@ -98,11 +109,11 @@ class ManyStacks(CallFailure):
 def refuse_taken(spec: ClassSpec, platform: Platform, known: Collection[str] | None = None) -> None:
     """Refuse a class that would take over what is not its own: Kubernetes would let it, and `down` would delete it.
 
-    Ours is what carries the seat's own labels; in the object store, what `infra.bucket.ours` knows. It is adopted, so a
-    seat that a crash left half made is gone on with. Whose seat a state knows (`known`) has its bucket already; where
+    Ours is what carries the seat's own labels; in the object store, what its adapter says. It is adopted, so a seat
+    that a crash left half made is gone on with. Whose seat a state knows (`known`) has its bucket already; where
     nobody says who that is, the store is not asked, and its own resources refuse what is not theirs.
 
-    Errors: `Taken`; `infra.cluster.ClusterUnreachable`, `infra.bucket.ObjectStoreUnreachable`.
+    Errors: `Taken`; `infra.cluster.ClusterUnreachable`, `infra.stores.ObjectStoreUnreachable`.
     """
     taken = list(_taken_in_cluster(spec, platform))
     taken += [] if known is None else _taken_in_store(spec, platform, known)
@@ -145,12 +156,13 @@ def _taken_in_store(spec: ClassSpec, platform: Platform, known: Collection[str])
     students = [student.id for student in spec.students if student.id not in known]
     if not students:
         return
-    store = bucket.connect(StoreAddress.of(platform))
+    address = stores.StoreAddress.of(platform)
+    store = stores.connect(address)
 
     def look(student: str) -> str | None:
-        holding = Holding.of(spec.name, student)
-        found = bucket.standing(store, holding)
-        if bucket.ours(found, holding):
+        holding = address.holding(spec.name, student)
+        found = store.standing(holding)
+        if found.ours:
             return None
         what = f"bucket {holding.bucket}" if found.bucket else f"object store's user {holding.user}"
         return f"the {what} of student {student} stands already and belongs to something else"
@@ -228,15 +240,14 @@ class Handout:
 def handout(*outputs: Mapping[str, OutputValue], students: Iterable[str] | None = None) -> Handout | None:
     """The outputs of a class's stacks as a handout, in the order of `students` and of no others where they are given.
 
-    None when no seat stands.
+    Left out is a seat that could not tell all of itself when it was made. None when no seat is left.
     """
     made = [each for each in outputs if "seats" in each and "passwords" in each]
     seats = {
         student: SeatDetails(id=student, password=SecretStr(each["passwords"].value[student]), **details)
         for each in made
         for student, details in each["seats"].value.items()
-        # An `up` in which a seat failed leaves the passwords of the one before.
-        if student in each["passwords"].value
+        if details and each["passwords"].value.get(student)
     }
     chosen = [seats[student] for student in (seats if students is None else students) if student in seats]
     return Handout(gateway=made[0]["gateway"].value, seats=tuple(chosen)) if chosen else None

@@ -31,10 +31,10 @@ from pulumi.automation import errors as auto_errors
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 from semver import VersionInfo
 
-from infra.bucket import IDENTITIES_LOCK
 from infra.failure import CallFailure, Failure
 from infra.identity import PASSWORD_PATTERN
 from infra.steps import Cancelled, Event, Listener
+from infra.stores.seaweedfs import IDENTITIES_LOCK
 
 Outputs = Mapping[str, auto.OutputValue]
 """What a program exported. The text form of a secret one is hidden."""

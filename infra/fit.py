@@ -5,6 +5,7 @@ as the Kubernetes API gives them. The peak of a seat is all its notebooks and th
 that is may differ from resource to resource.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ _FIELDS: Final = {
     "requests.storage": "storage",
 }
 _NOTHING: Final = Decimal()
+
+_INJECTOR: Final = "/api/v1/namespaces/istio-system/configmaps/istio-sidecar-injector"
+_SIDECAR: Final = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +199,9 @@ class Peak:
         return self.notebooks + self.run
 
 
-def peaks(spec: ClassSpec, runs: Sequence[Task]) -> dict[str, Peak]:
+def peaks(spec: ClassSpec, runs: Sequence[Task], sidecar: Container | None = None) -> dict[str, Peak]:
     """A seat's peak, by the names of a ResourceQuota; `spec` is the class as one student has it."""
-    notebooks = [notebook_pod(each).needs(spec.quota) for each in spec.notebooks]
+    notebooks = [notebook_pod(each, sidecar).needs(spec.quota) for each in spec.notebooks]
     pods = [pod for run in runs for pod in run.every_pod()]
     weights = {id(pod): pod.needs(spec.quota) for pod in pods}
     names = {name for each in (*notebooks, *weights.values()) for name in each}
@@ -221,14 +225,15 @@ def peaks(spec: ClassSpec, runs: Sequence[Task]) -> dict[str, Peak]:
     return found
 
 
-def notebook_pod(notebook: NotebookSpec) -> Pod:
-    """The pod that the notebook controller makes."""
+def notebook_pod(notebook: NotebookSpec, sidecar: Container | None) -> Pod:
+    """The pod that the notebook controller makes, with the sidecar that Istio puts into it."""
     gpu = {notebook.gpu.resource: Decimal(notebook.gpu.count)} if notebook.gpu else {}
     container = Container(
         requests={"cpu": amount(notebook.cpu), "memory": amount(notebook.memory)},
         limits={"cpu": amount(notebook.most_cpu), "memory": amount(notebook.most_memory), **gpu},
     )
-    return Pod(name=notebook.name, containers=(container,), notebook=notebook)
+    containers = (container, sidecar) if sidecar else (container,)
+    return Pod(name=notebook.name, containers=containers, notebook=notebook)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,8 +370,17 @@ class DoesNotFit(Failure):
         super().__init__("\n".join(["the class does not fit, so nothing was made", *lines]))
 
 
-def judged(spec: ClassSpec, runs: Sequence[Task], room: Sequence[Node] | None, notes: Iterable[str] = ()) -> Fit:
-    """Hold a class and the runs of its labs against its quotas and against the nodes; None: those are not known."""
+def judged(
+    spec: ClassSpec,
+    runs: Sequence[Task],
+    room: Sequence[Node] | None,
+    notes: Iterable[str] = (),
+    sidecar: Container | None = None,
+) -> Fit:
+    """Hold a class and the runs of its labs against its quotas and against the nodes; None: those are not known.
+
+    `sidecar` is what each notebook has beside it; pods of a run have none, as KFP tells Istio.
+    """
     short: dict[tuple[str, str, str], Shortage] = {}
 
     def add(found: Shortage) -> None:
@@ -376,7 +390,7 @@ def judged(spec: ClassSpec, runs: Sequence[Task], room: Sequence[Node] | None, n
 
     seats = {student.id: spec.of(student) for student in spec.students}
     # Seats without an override are alike.
-    kinds = {id(each): (each, peaks(each, runs)) for each in seats.values()}
+    kinds = {id(each): (each, peaks(each, runs, sidecar)) for each in seats.values()}
     for student, each in seats.items():
         _, need = kinds[id(each)]
         for found in (*_short_of_quota(each, need), *_refused(each, runs)):
@@ -386,9 +400,10 @@ def judged(spec: ClassSpec, runs: Sequence[Task], room: Sequence[Node] | None, n
         # Nodes that let in neither a notebook nor a run are no room for this class.
         guests = [None, *(notebook for each in seats.values() for notebook in each.notebooks)]
         room = [node for node in room if any(node.takes(guest) for guest in guests)]
-        for found in _short_of_notebooks(seats, room) or _short_of_runs(seats, runs, _settled(seats, room)):
+        settled = _settled(seats, room, sidecar)
+        for found in _short_of_notebooks(seats, room, sidecar) or _short_of_runs(seats, runs, settled):
             add(found)
-        at_once = _runs_at_once([kinds[id(each)][1] for each in seats.values()], _settled(seats, room))
+        at_once = _runs_at_once([kinds[id(each)][1] for each in seats.values()], settled)
     needs = [kinds[id(each)][1] for each in seats.values()]
     return Fit(
         seats=len(seats),
@@ -452,21 +467,23 @@ def _placed(room: Sequence[Node], needs: Amounts, notebook: NotebookSpec | None)
     return None
 
 
-def _settled(seats: Mapping[str, ClassSpec], room: Sequence[Node]) -> list[Node]:
+def _settled(seats: Mapping[str, ClassSpec], room: Sequence[Node], sidecar: Container | None) -> list[Node]:
     """The nodes once every notebook that finds a place has it."""
     left = list(room)
     for spec in seats.values():
         for notebook in spec.notebooks:
-            left = _placed(left, _node_needs(notebook_pod(notebook), spec.quota), notebook) or left
+            left = _placed(left, _node_needs(notebook_pod(notebook, sidecar), spec.quota), notebook) or left
     return left
 
 
-def _short_of_notebooks(seats: Mapping[str, ClassSpec], room: Sequence[Node]) -> list[Shortage]:
+def _short_of_notebooks(
+    seats: Mapping[str, ClassSpec], room: Sequence[Node], sidecar: Container | None
+) -> list[Shortage]:
     """Notebooks that find no node: `up` would wait for them in vain."""
     left, homeless = list(room), dict[str, tuple[Decimal, list[str]]]()
     for student, spec in seats.items():
         for notebook in spec.notebooks:
-            needs = _node_needs(notebook_pod(notebook), spec.quota)
+            needs = _node_needs(notebook_pod(notebook, sidecar), spec.quota)
             if put := _placed(left, needs, notebook):
                 left = put
                 continue
@@ -564,8 +581,9 @@ def _rows(
             )
 
 
-def look(spec: ClassSpec, platform: Platform) -> tuple[list[Node], Container]:
-    """What the cluster has left for the class, what of it stands already left out; and what Argo puts into each pod.
+def look(spec: ClassSpec, platform: Platform) -> tuple[list[Node], Container, Container | None]:
+    """What the cluster has left for the class, what of it stands already left out; what Argo puts into each pod of a
+    run, and what Istio puts into each notebook's.
 
     Errors: `infra.cluster.ClusterUnreachable`.
     """
@@ -578,13 +596,32 @@ def look(spec: ClassSpec, platform: Platform) -> tuple[list[Node], Container]:
         pods = (cluster.get(api, "/api/v1/pods") or {}).get("items", [])
         own = (cluster.get(api, "/api/v1/namespaces", naming.selector(spec.name)) or {}).get("items", [])
         configured = cluster.get(api, settings) or {}
+        meshed = platform.gateway.kind == "istio"
+        injected = (cluster.get(api, _INJECTOR) or {}) if meshed else {}
     namespaces = frozenset(item["metadata"]["name"] for item in own)
-    return nodes(items, pods, namespaces), executor((configured.get("data") or {}).get("executor", ""))
+    return (
+        nodes(items, pods, namespaces),
+        executor((configured.get("data") or {}).get("executor", "")),
+        sidecar((injected.get("data") or {}).get("values", "{}")) if meshed else None,
+    )
+
+
+def sidecar(written: str) -> Container:
+    """The sizes of Istio's sidecar, from the `values` of its injector (JSON); Istio's own defaults where they say none.
+
+    Source of the defaults: istio/istio manifests/charts/istio-control/istio-discovery/values.yaml, global.proxy.
+    """
+    sizes = json.loads(written).get("global", {}).get("proxy", {}).get("resources") or _SIDECAR
+    return _sized(sizes)
 
 
 def executor(written: str) -> Container:
     """The sizes of Argo's own containers, from the `executor` of its workflow controller's configuration (YAML)."""
-    sizes = (yaml.safe_load(written) or {}).get("resources") or {}
+    return _sized((yaml.safe_load(written) or {}).get("resources") or {})
+
+
+def _sized(sizes: Mapping[str, Any]) -> Container:
+    """A container of the `resources` that Kubernetes has."""
     return Container(
         requests={name: amount(str(value)) for name, value in (sizes.get("requests") or {}).items()},
         limits={name: amount(str(value)) for name, value in (sizes.get("limits") or {}).items()},

@@ -20,7 +20,10 @@ LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 LABEL_MAX: Final = 63
 MANAGED_BY: Final = "kubeflow-classroom"
-BUCKET_USER_HEAD: Final = "classroom."
+_BUCKET_USER_HEAD: Final = "classroom."
+_BUCKET_USER_MAX: Final = 64
+# No class and no student holds an underscore, and no store minds one in a policy's name (SeaweedFS minds a dot).
+_BUCKET_POLICY_HEAD: Final = "classroom_"
 
 ADOPTING: Final = {"pulumi.com/patchForce": "true", "pulumi.com/patchFieldManager": MANAGED_BY}
 """Annotations that let Pulumi take over an object of ours that no state knows, whatever it holds."""
@@ -44,19 +47,33 @@ def bucket(class_name: str, student: str) -> str:
 
 
 def bucket_user(class_name: str, student: str) -> str:
-    """The object store's user (IAM) whose key opens the seat's bucket; nobody else makes users of this name."""
-    return f"{BUCKET_USER_HEAD}{_joined(class_name, student)}"
+    """The object store's user whose key opens the seat's bucket, of at most 64 characters, as IAM has it; nobody else
+    makes users of this name."""
+    return f"{_BUCKET_USER_HEAD}{_joined(class_name, student, _BUCKET_USER_MAX - len(_BUCKET_USER_HEAD))}"
 
 
 def bucket_policy(class_name: str, student: str) -> str:
-    """The policy inside that user. It spells out the seat, which the user's name may hold as a digest."""
-    return f"{BUCKET_USER_HEAD}{class_name}.{student}"
+    """The policy of that user. It spells out the seat, which the user's name may hold as a digest."""
+    return f"{_BUCKET_POLICY_HEAD}{class_name}_{student}"
 
 
 def seat_of_policy(policy: str) -> tuple[str, str] | None:
     """Class and student that `bucket_policy` was made of; None for a policy that it did not make."""
-    parts = policy.removeprefix(BUCKET_USER_HEAD).split(".")
-    return (parts[0], parts[1]) if policy.startswith(BUCKET_USER_HEAD) and len(parts) == 2 and all(parts) else None
+    parts = policy.removeprefix(_BUCKET_POLICY_HEAD).split("_")
+    return (parts[0], parts[1]) if policy.startswith(_BUCKET_POLICY_HEAD) and len(parts) == 2 and all(parts) else None
+
+
+def namespace_heads(class_name: str) -> tuple[str, str]:
+    """What the namespaces of a class begin with, one or the other; another's may as well.
+
+    `class_name`: a DNS label.
+    """
+    return f"{class_name.replace('-', '--')}-", f"{_head(_fitting(class_name), LABEL_MAX)}-"
+
+
+def at_gateway(class_name: str) -> str:
+    """What a class itself has in the gateway's namespace is called so."""
+    return f"classroom-{class_name}"
 
 
 def workspace_volume(notebook: str) -> str:
@@ -85,12 +102,12 @@ def selector(class_name: str, student: str = "") -> str:
     return ",".join(f"{key}={value}" for key, value in labels(class_name, student).items())
 
 
-def _joined(class_name: str, student: str) -> str:
+def _joined(class_name: str, student: str, longest: int = LABEL_MAX) -> str:
     plain = f"{class_name.replace('-', '--')}-{student}"
     if (
         LABEL.fullmatch(class_name)
         and LABEL.fullmatch(student)
-        and len(plain) <= LABEL_MAX
+        and len(plain) <= longest
         and "---" not in plain
         and plain not in _RESERVED_NAMES
         and not plain.startswith(_RESERVED_HEADS)
@@ -99,6 +116,12 @@ def _joined(class_name: str, student: str) -> str:
         return plain
     # JSON keeps the border between the two; the digest is over what was given, not over what is left of it.
     digest = hashlib.sha256(json.dumps([class_name, student]).encode()).hexdigest()[:_DIGEST_CHARACTERS]
-    head = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
-    head = f"class-{head}"[: LABEL_MAX - len("---") - _DIGEST_CHARACTERS].rstrip("-")
-    return f"{head}---{digest}"
+    return f"{_head(_fitting(plain), longest)}---{digest}"
+
+
+def _fitting(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _head(fitting: str, longest: int) -> str:
+    return f"class-{fitting}"[: longest - len("---") - _DIGEST_CHARACTERS].rstrip("-")

@@ -24,7 +24,7 @@ from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
 from infra.local.places import Places, places
 from infra.platform.settings import PlatformSettings
-from infra.spec import ObjectStore, Platform
+from infra.spec import ClassSpec, ObjectStore, OneMachine, Platform
 from infra.steps import Cancelled, Event, Listener, Report, Step, run
 
 _PULUMI_SETS = ("pulumi", "pulumi-python")
@@ -99,6 +99,11 @@ def reached() -> Platform:
         notebook_image=images.references(executables(here), here)["notebook"],
         volume_directory=here.volumes,
     )
+
+
+def platform_of(spec: ClassSpec) -> Platform:
+    """The Kubeflow that a class is held on: this machine's, unless its file describes another. Errors: `NotUp`."""
+    return reached() if isinstance(spec.platform, OneMachine) else spec.platform
 
 
 def is_made() -> bool:

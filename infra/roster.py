@@ -1,6 +1,7 @@
-"""A class's roster as a CSV file: the columns id, email and, optionally, name, in any order.
+"""A CSV file with a line for each student. A class's roster has the columns id, email and, optionally, name; the order
+is any.
 
-What a cell may hold is the class file's business (infra/spec.py); here a file becomes rows that know their lines.
+What a cell may hold is the business of whoever asks for it; here a file becomes rows that know their lines.
 """
 
 import csv
@@ -11,8 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _COLUMNS: Final = ("id", "email", "name")
-_REQUIRED: Final = ("id", "email")
-_HEADER: Final = "write `id,email,name` in its first line"
+_OPTIONAL: Final = frozenset({"name"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,28 +31,31 @@ class RosterMistake(Exception):
         super().__init__(f"{line}: {wrong}; {mend}")
 
 
-def rows(text: str) -> tuple[Row, ...]:
-    """The students of a roster, in its order; empty lines are passed over.
+def rows(text: str, columns: tuple[str, ...] = _COLUMNS, optional: frozenset[str] = _OPTIONAL) -> tuple[Row, ...]:
+    """The students of a roster, or of a file with other `columns`, in its order; empty lines are passed over.
 
-    Errors: `RosterMistake`.
+    Errors: `RosterMistake`, in which there is nothing of what the cells below the first line hold.
     """
+    expected = f"write `{','.join(columns)}` in its first line"
     records = _records(text)
     line, header = next(records, (1, []))
     names = [cell.strip().lower() for cell in header]
     if not any(names):
-        raise RosterMistake(1, "", "is empty", _HEADER)
+        raise RosterMistake(1, "", "is empty", expected)
+    if not set(names) & set(columns):
+        # Which may be the first student's, with whatever is nobody else's business.
+        mend = expected if len(names) > 1 else f"{expected}; commas divide the columns"
+        raise RosterMistake(line, "", "names none of the columns", mend)
     for name in names:
-        if name not in _COLUMNS:
-            near = difflib.get_close_matches(name, _COLUMNS, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]}?" if near else _HEADER
-            if len(names) == 1:
-                mend = f"{_HEADER}; commas divide the columns"
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]}?" if near else expected
             raise RosterMistake(line, "", f"{name[:60]!a} is not a known column", mend)
         if names.count(name) > 1:
             raise RosterMistake(line, name, "is given twice", "take one of the two columns away")
-    for name in _REQUIRED:
-        if name not in names:
-            raise RosterMistake(line, name, "is a column that is missing", _HEADER)
+    for name in columns:
+        if name not in names and name not in optional:
+            raise RosterMistake(line, name, "is a column that is missing", expected)
     made = tuple(_row(names, number, record) for number, record in records)
     if not made:
         raise RosterMistake(line, "", "has no students", "write a line for each below its first")

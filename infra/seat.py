@@ -18,11 +18,12 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra import naming
-from infra.access import Access, AccessArgs
+from infra.access import Access, AccessArgs, adapter
 from infra.bucket import Bucket, BucketArgs
 from infra.identity import Identity, IdentityArgs
 from infra.notebook import CA_CONFIG_MAP, PORT, Notebook, NotebookArgs
 from infra.spec import ClassSpec, Platform, Session, Student
+from infra.stores import StoreAddress
 
 _PIPELINE_POD: Final = {"pipelines.kubeflow.org/v2_component": "true"}
 _MLMD_PORT, _PIPELINES_GRPC_PORT = 8080, 8887
@@ -75,8 +76,9 @@ class Seat(pulumi.ComponentResource):
         bucket = Bucket(
             name, BucketArgs(class_name=spec.name, student=student.id, platform=platform, spec=spec.bucket), own
         )
+        bucket_name = StoreAddress.of(platform).holding(spec.name, student.id).bucket
         metadata = _Metadata(namespace=self.namespace, labels=labels)
-        home, needs = _home(name, spec, student.email, metadata, own)
+        home, needs = _home(name, spec, platform, student.email, metadata, own)
         # What lies in the namespace goes with it: one deletion instead of dozens.
         inside = pulumi.ResourceOptions(parent=self, depends_on=[home, *needs], deleted_with=home)
 
@@ -85,7 +87,7 @@ class Seat(pulumi.ComponentResource):
             needs += _limits(name, spec, metadata, inside)
         needs.append(_container_sizes(name, spec, metadata, inside))
         _network(name, platform, metadata, inside)
-        _pipeline_settings(name, spec, platform, bucket, metadata, inside)
+        _pipeline_settings(name, spec, platform, bucket, bucket_name, metadata, inside)
         if args.ca is not None:
             data = {"ca.crt": args.ca}
             needs.append(k8s.core.v1.ConfigMap(f"{name}-ca", metadata=metadata(CA_CONFIG_MAP), data=data, opts=inside))
@@ -103,7 +105,7 @@ class Seat(pulumi.ComponentResource):
                     notebook=notebook,
                     platform=platform,
                     address=spec.address(platform),
-                    bucket=naming.bucket(spec.name, student.id),
+                    bucket=bucket_name,
                     ca=args.ca is not None,
                     idle_minutes=spec.idle_minutes,
                 ),
@@ -119,6 +121,7 @@ class Seat(pulumi.ComponentResource):
                 email=student.email,
                 notebooks=tuple(self.notebooks),
                 platform=platform,
+                profile=spec.tenancy == "profile",
             ),
             own,
         )
@@ -143,7 +146,7 @@ class _Metadata:
 
 
 def _home(
-    name: str, spec: ClassSpec, email: str, metadata: "_Metadata", opts: pulumi.ResourceOptions
+    name: str, spec: ClassSpec, platform: Platform, email: str, metadata: "_Metadata", opts: pulumi.ResourceOptions
 ) -> tuple[pulumi.Resource, list[pulumi.Resource]]:
     """What the seat goes with when it goes, and what has to stand besides before anything is put into the namespace."""
     annotations = {**naming.ADOPTING, "owner": email, **session_annotations(spec.session)}
@@ -152,8 +155,13 @@ def _home(
             f"{name}-namespace",
             metadata={
                 "name": metadata.namespace,
-                # Who may make pods could otherwise make one that owns the node.
-                "labels": {**metadata.labels, "pod-security.kubernetes.io/enforce": "baseline"},
+                "labels": {
+                    **metadata.labels,
+                    **adapter(platform).NAMESPACE_LABELS,
+                    # Who may make pods could otherwise make one that owns the node. A sidecar of Istio fits in where
+                    # its CNI plugin leads the traffic to it, as in Kubeflow 1.10; without, it needs NET_ADMIN.
+                    "pod-security.kubernetes.io/enforce": "baseline",
+                },
                 "annotations": annotations,
             },
             opts=opts,
@@ -177,8 +185,8 @@ def _home(
         spec=profile_spec(spec, email),
         opts=opts,
     )
-    # The controller's own namespace, marked as ours. What Pod Security it enforces is the operator's choice: Istio's
-    # sidecars need more than `baseline`.
+    # The controller's own namespace, marked as ours. What Pod Security it enforces, and whether it has sidecars, is the
+    # operator's choice.
     marked = k8s.core.v1.Namespace(
         f"{name}-namespace",
         metadata={"name": metadata.namespace, "labels": metadata.labels, "annotations": annotations},
@@ -309,6 +317,7 @@ def policies(platform: Platform) -> dict[str, Policy]:
                 {"to": [gateway, *_host_block(platform.url)], "ports": _tcp(443, 8443)},
                 {"to": [store], "ports": _tcp(*store_ports)},
                 {"to": [{"ip_block": {"cidr": cidr}} for cidr in platform.api_server_cidrs], "ports": _tcp(443, 6443)},
+                *adapter(platform).EGRESS,
             ],
         },
         "from-pipelines": {
@@ -359,13 +368,14 @@ def _pipeline_settings(
     spec: ClassSpec,
     platform: Platform,
     bucket: Bucket,
+    bucket_name: str,
     metadata: _Metadata,
     opts: pulumi.ResourceOptions,
 ) -> None:
     """What a run in this namespace reads: where its objects go, with which key, and where its records go."""
     store = platform.object_store
     region = spec.bucket.region or store.region
-    bucket_name = naming.bucket(spec.name, metadata.labels["student"])
+    address = store.address(region)
     k8s.core.v1.Secret(
         f"{name}-key",
         metadata=metadata(_KEY_HOLDER),
@@ -374,12 +384,12 @@ def _pipeline_settings(
         opts=opts,
     )
     reference = {"secretName": _KEY_HOLDER, "accessKeyKey": "accesskey", "secretKeyKey": "secretkey"}
-    plain = store.endpoint_in_cluster.startswith("http://")
+    plain = address.startswith("http://")
     provider = {
-        "endpoint": store.endpoint_in_cluster,
+        "endpoint": address,
         "region": region,
         "disableSSL": plain,
-        "forcePathStyle": True,
+        "forcePathStyle": store.path_style,
         "credentials": {"fromEnv": False, "secretRef": reference},
     }
     # JSON is YAML, and says the same however a YAML library would write it.
@@ -390,7 +400,7 @@ def _pipeline_settings(
     repository = {
         "archiveLogs": True,
         "s3": {
-            "endpoint": urlsplit(store.endpoint_in_cluster).netloc,
+            "endpoint": urlsplit(address).netloc,
             "insecure": plain,
             "bucket": bucket_name,
             "region": region,

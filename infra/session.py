@@ -4,8 +4,9 @@
 | --- | --- | --- |
 | login | dex's user gets a hash that no password has | its own hash again |
 | notebooks at the gateway | the rule before their routes lets nobody in, with any session | the student again |
+| notebooks in Istio's mesh | a policy above all others denies every request | it is taken away |
 | Kubernetes and Pipelines | the student's RoleBinding is taken away, which KFP asks about at every call | made again |
-| bucket | each of its keys is inactive | active |
+| bucket | its keys open nothing, where they can be switched off | they do again |
 | what runs | no pod may start, runs are ended, notebooks are stopped | those that this stopped start again |
 
 Sessions of oauth2-proxy live in cookies that nobody can call back, so it is what they open that is closed. What was
@@ -35,7 +36,9 @@ STOPPED: Final = "kubeflow-resource-stopped"
 """Annotation of a Notebook: since when it is stopped. Source: kubeflow/kubeflow notebook-controller pkg/culler."""
 _HELD: Final = "kubeflow-classroom/held"
 """Annotation: what was there before the class was closed."""
-_QUOTA: Final = "closed"
+_CLOSED: Final = "closed"
+"""The name of what is made in a seat's namespace to close it."""
+_ISTIO: Final = "/apis/security.istio.io/v1"
 _STUDENT_BINDING: Final = "student"
 
 # No secret: dex keeps bcrypt hashes in base64, and of this one, whose bits are all zero, nobody knows a password.
@@ -47,18 +50,29 @@ Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any] | None]
 """(method, path, body) of the Kubernetes API, a PATCH being a JSON merge patch; None where there is no such thing (404)
 and where what is to be made is there (409). Raises when it is refused."""
 
+SwitchKeys = Callable[[str, str, bool], None]
+"""(class, student, active): whether a seat's keys to the object store open its bucket. Raises when it is refused."""
 
-def close(ask: Ask, iam: Any, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
-    """Close every seat of a class; what could not be closed, in words. Safe to repeat. `iam`: the store's IAM (boto3).
+
+def close(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
+    """Close every seat of a class; what could not be closed, in words. Safe to repeat. `keys`: None where nobody here
+    can switch them, so that they go on to open their buckets.
 
     A seat that fails at one door is closed at the others.
     """
-    return _each_seat(ask, class_name, lambda seat: _Seat(ask, iam, seat, dex_namespace).close(_stamp(at)))
+    return _each_seat(ask, class_name, lambda seat: _Seat(ask, keys, seat, dex_namespace).close(_stamp(at)))
 
 
-def reopen(ask: Ask, iam: Any, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
+def reopen(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
     """Open every seat that was closed; what could not be opened, in words. Safe to repeat."""
-    return _each_seat(ask, class_name, lambda seat: _Seat(ask, iam, seat, dex_namespace).open(_stamp(at)))
+    return _each_seat(ask, class_name, lambda seat: _Seat(ask, keys, seat, dex_namespace).open(_stamp(at)))
+
+
+def switch_keys(iam: Any, user: str, *, active: bool) -> None:
+    """Switch all keys of a user on or off by IAM (boto3); a student's key may have made further ones for its user."""
+    for key in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
+        status = "Active" if active else "Inactive"
+        iam.update_access_key(UserName=user, AccessKeyId=key["AccessKeyId"], Status=status)
 
 
 def _each_seat(ask: Ask, class_name: str, act: Callable[[Mapping[str, Any]], Iterable[str]]) -> list[str]:
@@ -74,8 +88,8 @@ def _stamp(at: datetime) -> str:
 class _Seat:
     """The doors of one seat; `home` is its namespace as the API gives it."""
 
-    def __init__(self, ask: Ask, iam: Any, home: Mapping[str, Any], dex_namespace: str) -> None:
-        self._ask, self._iam, self._home = ask, iam, home
+    def __init__(self, ask: Ask, keys: SwitchKeys | None, home: Mapping[str, Any], dex_namespace: str) -> None:
+        self._ask, self._keys, self._home = ask, keys, home
         self._namespace = str(home["metadata"]["name"])
         labels = home["metadata"]["labels"]
         self._class_name, self._student = str(labels["classroom"]), str(labels["student"])
@@ -87,7 +101,7 @@ class _Seat:
             ("login", lambda: self._logins(self._shut_login)),
             ("gateway", self._shut_gateway),
             ("rights", self._take_rights),
-            ("bucket", lambda: self._keys("Inactive")),
+            ("bucket", lambda: self._switch_keys(active=False)),
             ("pods", self._let_no_pod_start),
             ("runs", self._end_runs),
             ("notebooks", lambda: self._stop_notebooks(now)),
@@ -103,7 +117,7 @@ class _Seat:
             ("pods", self._let_pods_start),
             ("notebooks", self._start_notebooks),
             ("rights", self._give_rights),
-            ("bucket", lambda: self._keys("Active")),
+            ("bucket", lambda: self._switch_keys(active=True)),
             ("gateway", self._open_gateway),
             ("login", lambda: self._logins(self._open_login)),
         ]
@@ -148,6 +162,14 @@ class _Seat:
             self._ask("PATCH", path, {"metadata": {"annotations": {_HELD: None}}, "hash": held})
 
     def _shut_gateway(self) -> None:
+        self._shut_traefik()
+        self._shut_istio()
+
+    def _open_gateway(self) -> None:
+        self._open_traefik()
+        self._open_istio()
+
+    def _shut_traefik(self) -> None:
         path = self._within("/apis/traefik.io/v1alpha1", "middlewares", "login")
         rule = self._ask("GET", path, None)
         if rule is None:
@@ -158,12 +180,23 @@ class _Seat:
             closed = address.partition("/?")[0] + _NOBODY
             self._ask("PATCH", path, {**held, "spec": {"forwardAuth": {"address": closed}}})
 
-    def _open_gateway(self) -> None:
+    def _open_traefik(self) -> None:
         path = self._within("/apis/traefik.io/v1alpha1", "middlewares", "login")
         rule = self._ask("GET", path, None)
         if rule is not None and (held := _annotation(rule, _HELD)):
             opened = {"metadata": {"annotations": {_HELD: None}}, "spec": {"forwardAuth": {"address": held}}}
             self._ask("PATCH", path, opened)
+
+    def _shut_istio(self) -> None:
+        # Beside the rule of who may pass, which the profile controller would write anew if it were changed. What denies
+        # is judged before what allows; one empty rule is every request.
+        labels = naming.labels(self._class_name, self._student)
+        policy = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}
+        made = {**policy, "metadata": {"name": _CLOSED, "labels": labels}, "spec": {"action": "DENY", "rules": [{}]}}
+        self._ask("POST", self._within(_ISTIO, "authorizationpolicies"), made)
+
+    def _open_istio(self) -> None:
+        self._ask("DELETE", self._within(_ISTIO, "authorizationpolicies", _CLOSED), None)
 
     def _take_rights(self) -> None:
         path = self._within("/apis/rbac.authorization.k8s.io/v1", "rolebindings", _STUDENT_BINDING)
@@ -187,20 +220,18 @@ class _Seat:
             self._ask("POST", self._within("/apis/rbac.authorization.k8s.io/v1", "rolebindings"), json.loads(held))
             self._annotate_home({_HELD: None})
 
-    def _keys(self, status: str) -> None:
-        user = naming.bucket_user(self._class_name, self._student)
-        # All of them: a student's key can make further ones for its own user.
-        for key in self._iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
-            self._iam.update_access_key(UserName=user, AccessKeyId=key["AccessKeyId"], Status=status)
+    def _switch_keys(self, *, active: bool) -> None:
+        if self._keys is not None:
+            self._keys(self._class_name, self._student, active)
 
     def _let_no_pod_start(self) -> None:
         labels = naming.labels(self._class_name, self._student)
         quota = {"apiVersion": "v1", "kind": "ResourceQuota", "spec": {"hard": {"pods": "0"}}}
-        made = {**quota, "metadata": {"name": _QUOTA, "labels": labels}}
+        made = {**quota, "metadata": {"name": _CLOSED, "labels": labels}}
         self._ask("POST", self._within("/api/v1", "resourcequotas"), made)
 
     def _let_pods_start(self) -> None:
-        self._ask("DELETE", self._within("/api/v1", "resourcequotas", _QUOTA), None)
+        self._ask("DELETE", self._within("/api/v1", "resourcequotas", _CLOSED), None)
 
     def _end_runs(self) -> None:
         for each in self._listed(self._within("/apis/argoproj.io/v1alpha1", "workflows")):
@@ -264,17 +295,32 @@ def _ask_in_cluster() -> Ask:
 
 def _main() -> int:
     """Close the class that the environment names, unless its session has been put off meanwhile."""
-    import boto3
-
     end = datetime.fromisoformat(os.environ["SESSION_END"].replace("Z", "+00:00"))
     now = datetime.now(UTC)
     if now < end:
         print(f"the session ends at {end:%Y-%m-%d %H:%M} UTC; nothing to do yet")
         return 0
-    iam = boto3.client("iam", endpoint_url=os.environ["S3_ENDPOINT"], region_name=os.environ["S3_REGION"])
-    wrong = close(_ask_in_cluster(), iam, os.environ["CLASS_NAME"], os.environ["DEX_NAMESPACE"], now)
-    print("\n".join(wrong) or f"class {os.environ['CLASS_NAME']} is closed")
+    class_name, keys = os.environ["CLASS_NAME"], _keys_in_cluster()
+    wrong = close(_ask_in_cluster(), keys, class_name, os.environ["DEX_NAMESPACE"], now)
+    print("\n".join(wrong) or f"class {class_name} is closed")
+    if keys is None:
+        print(f"but for buckets: {os.environ['KEYS_STAY_OPEN']}")
     return 1 if wrong else 0
+
+
+def _keys_in_cluster() -> SwitchKeys | None:
+    """By the object store's IAM, where it has one."""
+    if "KEYS_STAY_OPEN" in os.environ:
+        return None
+    import boto3
+
+    # AWS has an address for IAM that boto3 knows.
+    iam = boto3.client("iam", endpoint_url=os.environ.get("S3_ENDPOINT"), region_name=os.environ["S3_REGION"])
+
+    def switch(class_name: str, student: str, active: bool) -> None:
+        switch_keys(iam, naming.bucket_user(class_name, student), active=active)
+
+    return switch
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra import naming
-from infra.spec import Platform, Session
+from infra.spec import ObjectStore, Platform, Session
 
 _FILES: Final = {name: Path(__file__).with_name(name) for name in ("__init__.py", "naming.py", "session.py")}
 _FOLDER: Final = "/srv/classroom"
@@ -25,6 +25,7 @@ _RULES: Final = (
     ("", ("resourcequotas",), ("create",)),
     ("dex.coreos.com", ("passwords",), ("get", "list", "patch")),
     ("traefik.io", ("middlewares",), ("get", "patch")),
+    ("security.istio.io", ("authorizationpolicies",), ("create",)),
     ("rbac.authorization.k8s.io", ("rolebindings",), ("get", "delete")),
     ("argoproj.io", ("workflows",), ("list", "patch")),
     ("kubeflow.org", ("notebooks",), ("list", "patch")),
@@ -69,20 +70,12 @@ class SessionEnd(pulumi.ComponentResource):
 
 def cron_job(account: str, args: SessionEndArgs) -> Any:
     """The spec of the CronJob (batch/v1): once, at the minute in which the session ends, in UTC."""
-    end, store = _whole_minute(args.session.ends_at), args.platform.object_store
+    end = _whole_minute(args.session.ends_at)
     environment: list[dict[str, Any]] = [
         {"name": "CLASS_NAME", "value": args.class_name},
         {"name": "DEX_NAMESPACE", "value": args.platform.dex_namespace},
         {"name": "SESSION_END", "value": end.strftime("%Y-%m-%dT%H:%M:%SZ")},
-        {"name": "S3_ENDPOINT", "value": store.endpoint_in_cluster},
-        {"name": "S3_REGION", "value": store.region},
-        *(
-            {"name": name, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key}}}
-            for name, key in (
-                ("AWS_ACCESS_KEY_ID", store.access_key_field),
-                ("AWS_SECRET_ACCESS_KEY", store.secret_key_field),
-            )
-        ),
+        *_keys(args.platform.object_store),
     ]
     container = {
         "name": "close",
@@ -116,6 +109,28 @@ def cron_job(account: str, args: SessionEndArgs) -> Any:
         "failedJobsHistoryLimit": 1,
         "jobTemplate": {"spec": {"backoffLimit": _TRIES, "template": template}},
     }
+
+
+def _keys(store: ObjectStore) -> list[dict[str, Any]]:
+    """With what the pod switches students' keys off, or why it cannot."""
+    if store.kind == "minio":
+        why = "a pod cannot switch off users of MinIO; run `scripts/classroom close` with the class file"
+        return [{"name": "KEYS_STAY_OPEN", "value": why}]
+    if store.kind == "given":
+        why = "the keys were given; have whoever gave them take them back"
+        return [{"name": "KEYS_STAY_OPEN", "value": why}]
+    at = [] if store.kind == "aws" else [{"name": "S3_ENDPOINT", "value": store.endpoint_in_cluster}]
+    # On AWS a role of the node, or of the pod's account, does as well.
+    optional = {"optional": True} if store.kind == "aws" else {}
+    fields = {"AWS_ACCESS_KEY_ID": store.access_key_field, "AWS_SECRET_ACCESS_KEY": store.secret_key_field}
+    return [
+        *at,
+        {"name": "S3_REGION", "value": store.region},
+        *(
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key, **optional}}}
+            for name, key in fields.items()
+        ),
+    ]
 
 
 def _whole_minute(end: datetime) -> datetime:

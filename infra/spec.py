@@ -49,6 +49,8 @@ _SUFFIXES: Final[dict[str, Decimal]] = {
 _QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?)(?P<suffix>[A-Za-z]*)")
 
 _HOST_NAME: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_REGION: Final = r"^[a-z0-9-]+$"
+_STORE_ADDRESS: Final = r"^https?://[^/\s]+/?$"
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?")
 
 RESERVED_VARIABLES: Final = frozenset({"CLASS_BUCKET", "CLASS_IMAGE", "HOME", "KUBEFLOW_CA_FILE", "NB_PREFIX", "PATH"})
@@ -474,7 +476,8 @@ class AccessSpec(_Part):
     """A host name that leads to the gateway. Left out: the address of the platform."""
     tls: Tls | None = Field(default=None, examples=[{"kind": "cert-manager", "issuer": "letsencrypt"}])
     """The certificate for that name: `kind` is self-signed, files (certificate_file, key_file), secret (its name, in
-    the gateway's namespace) or cert-manager (issuer, issuer_kind). Left out: the one that the gateway has."""
+    the gateway's namespace) or cert-manager (issuer, issuer_kind). With Istio a server of the platform's own Gateway
+    has to name it; `up` says how. Left out: the one that the gateway has."""
 
     @model_validator(mode="after")
     def _certifies_a_name(self) -> Self:
@@ -530,27 +533,125 @@ class Prices(_Part):
 
 
 class ObjectStore(_Part):
-    """An S3 object store with IAM, and the Secret in Kubeflow's namespace that holds the operator's key for both.
+    """The S3 object store that has the students' buckets, and how this program comes to make them.
 
-    The operator's key itself is in no file of ours: whoever needs it reads the Secret with the kubeconfig.
+    No key is in the class file: the operator's is in a Secret of the cluster, with boto3, or in a file of its own.
     """
 
-    endpoint: str = Field(pattern=r"^https?://[^/\s]+/?$", examples=["https://s3.example.org"])
-    """Its address from where you type."""
-    endpoint_in_cluster: str = Field(
-        default="http://seaweedfs.kubeflow:8333",
-        pattern=r"^https?://[^/\s]+/?$",
-        examples=["http://seaweedfs.kubeflow:8333"],
-    )
-    """Its address from a pod."""
-    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$", examples=["us-east-1"])
+    kind: Literal["seaweedfs", "minio", "aws", "given"] = Field(default="seaweedfs", examples=["aws"])
+    """`seaweedfs` and `minio`: with the operator's key from a Secret. `aws`: S3 and IAM, with the credentials that
+    boto3 finds where you type. `given`: any S3, whose buckets and keys somebody else has made and takes away."""
+    region: str = Field(default="us-east-1", pattern=_REGION, examples=["us-east-1"])
     """The region that requests are signed for."""
+    endpoint: str = Field(default="", pattern=_STORE_ADDRESS, examples=["https://s3.example.org"])
+    """Its address from where you type. Of `aws` it is known."""
+    endpoint_in_cluster: str = Field(default="", pattern=_STORE_ADDRESS, examples=["http://seaweedfs.kubeflow:8333"])
+    """Its address from a pod. Left out: http://seaweedfs.kubeflow:8333 or http://minio-service.kubeflow:9000, of the
+    other kinds `endpoint`."""
     secret: str = Field(default="mlpipeline-minio-artifact", min_length=1, examples=["mlpipeline-minio-artifact"])
-    """The Secret with the operator's key."""
+    """The Secret in Kubeflow's namespace with the operator's key. For `aws` it need not be there: only the end of a
+    `session` looks for it, to switch keys off."""
     access_key_field: str = Field(default="accesskey", min_length=1, examples=["accesskey"])
     """The Secret's field with the key's name."""
     secret_key_field: str = Field(default="secretkey", min_length=1, examples=["secretkey"])
     """The Secret's field with the key itself."""
+    keys_file: File | None = Field(default=None, examples=["keys.csv"])
+    """For `given`: a CSV file with the columns id (the student's), bucket, access_key and secret_key, readable by its
+    owner alone."""
+
+    @property
+    def path_style(self) -> bool:
+        """Whether a bucket is a folder of the address; of AWS it is a host name below it."""
+        return self.kind != "aws"
+
+    def address(self, region: str) -> str:
+        """Where pods find the buckets of a region: AWS has an address for each."""
+        return _aws(region) if self.kind == "aws" else self.endpoint_in_cluster
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_the_addresses_of_its_kind(cls, told: object) -> object:
+        if not isinstance(told, Mapping):
+            return told
+        known: dict[str, Any] = {}
+        match told.get("kind", "seaweedfs"):
+            case "seaweedfs":
+                known = {"endpoint_in_cluster": "http://seaweedfs.kubeflow:8333"}
+            case "minio":
+                known = {"endpoint_in_cluster": "http://minio-service.kubeflow:9000"}
+            case "given" if re.fullmatch(_STORE_ADDRESS, str(told.get("endpoint"))):
+                known = {"endpoint_in_cluster": told["endpoint"]}
+            case "aws":
+                for field in ("endpoint", "endpoint_in_cluster"):
+                    if field in told:
+                        mend = "take it away; `region` says where it is"
+                        raise _mistake("is not looked at with `kind: aws`", mend, at=(field,))
+                # One that is none is told of as such, and by itself.
+                region = str(told.get("region"))
+                fitting = region if re.fullmatch(_REGION, region) else "us-east-1"
+                known = dict.fromkeys(("endpoint", "endpoint_in_cluster"), _aws(fitting))
+        return {**known, **told}
+
+    @model_validator(mode="after")
+    def _is_told_what_its_kind_needs(self) -> Self:
+        for field, needed in (("endpoint", True), ("keys_file", self.kind == "given")):
+            if needed and not getattr(self, field):
+                example = _example(field, type(self).model_fields[field].examples or [""])
+                mend = f"write for example `{example}`"
+                raise _mistake(f"is missing, which `kind: {self.kind}` needs", mend, at=(field,))
+        return self
+
+
+def _aws(region: str) -> str:
+    return f"https://s3.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
+
+
+class Gateway(_Part):
+    """What lets students in at the edge of the cluster, and how it tells who they are."""
+
+    kind: Literal["traefik", "istio"] = Field(default="traefik", examples=["istio"])
+    """`traefik`, as on the one-machine platform, or `istio`, as Kubeflow's own manifests have it."""
+    session_cookie: str = Field(
+        default="oauth2_proxy_kubeflow", pattern=r"^[A-Za-z0-9_-]+$", max_length=100, examples=["authservice_session"]
+    )
+    """The cookie that keeps a login, `cookie_name` of oauth2-proxy; no notebook server is shown it."""
+    user_header: str = Field(
+        default="kubeflow-userid", pattern=r"^[A-Za-z0-9-]+$", max_length=100, examples=["kubeflow-userid"]
+    )
+    """For `istio`: the header that names the user, Kubeflow's USERID_HEADER."""
+    user_prefix: str = Field(default="", pattern=r"^[^*\s]*$", max_length=200, examples=["accounts.google.com:"])
+    """For `istio`: what stands before the e-mail in it, Kubeflow's USERID_PREFIX."""
+    principal: str = Field(
+        default="cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
+        pattern=r"^[a-z0-9.-]+/ns/[a-z0-9-]+/sa/[a-z0-9.-]+$",
+        max_length=500,
+        examples=["cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"],
+    )
+    """For `istio`: who the ingress gateway is in the mesh."""
+    selector: dict[LabelKey, LabelValue] = Field(
+        default={"istio": "ingressgateway"}, min_length=1, examples=[{"istio": "ingressgateway"}]
+    )
+    """For `istio`: the labels of the ingress gateway's pods."""
+    notebook_routes: Literal["notebook-controller", "class"] = Field(default="notebook-controller", examples=["class"])
+    """For `istio`: who makes the notebooks' routes. Kubeflow's notebook controller does, unless its USE_ISTIO is
+    false."""
+    resource: str = Field(
+        default="kubeflow/kubeflow-gateway",
+        pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$",
+        max_length=320,
+        examples=["kubeflow/kubeflow-gateway"],
+    )
+    """For `istio`: the Gateway, as namespace/name, that the routes of Kubeflow hang on."""
+
+    @model_validator(mode="after")
+    def _says_nothing_of_another_kind(self) -> Self:
+        # A prefix alone misleads nobody, and `classroom init` shows its example whatever the kind.
+        for field in sorted(self.model_fields_set - {"kind", "session_cookie", "user_prefix"}):
+            if self.kind != "istio" and getattr(self, field) != type(self).model_fields[field].default:
+                raise _mistake(
+                    f"is not looked at with `kind: {self.kind}`", "take it away, or write `kind: istio`", at=(field,)
+                )
+        return self
 
 
 class Platform(_Part):
@@ -569,9 +670,11 @@ class Platform(_Part):
     kubeflow_namespace: ShortName = Field(default="kubeflow", examples=["kubeflow"])
     """Where Kubeflow's own parts run."""
     dex_namespace: ShortName = Field(default="auth", examples=["auth"])
-    """Where dex and oauth2-proxy run."""
+    """Where dex keeps its users; with Traefik, where oauth2-proxy runs as well."""
     gateway_namespace: ShortName = Field(default="gateway", examples=["gateway"])
-    """Where the gateway runs."""
+    """Where the gateway runs; Istio's mostly in istio-system."""
+    gateway: Gateway = Field(default=Gateway(), examples=[{"kind": "istio"}])
+    """What lets students in: Traefik, or Istio's ingress gateway."""
     object_store: ObjectStore = Field(examples=[{"endpoint": "https://s3.example.org"}])
     """The S3 store that has the students' buckets."""
     api_server_cidrs: tuple[str, ...] = Field(min_length=1, examples=[["192.0.2.10/32"]])
@@ -580,6 +683,16 @@ class Platform(_Part):
     """The class image: JupyterLab, kfp and ipykernel."""
     volume_directory: File | None = Field(default=None, examples=["/opt/local-path-provisioner"])
     """Where on this machine volumes lie, so that `down` can look whether they are gone. Left out: it cannot."""
+
+    @model_validator(mode="after")
+    def _names_the_namespace_of_istio(self) -> Self:
+        if self.gateway.kind == "istio" and "gateway_namespace" not in self.model_fields_set:
+            raise _mistake(
+                "is missing, which `gateway.kind: istio` needs",
+                "write for example `gateway_namespace: istio-system`",
+                at=("gateway_namespace",),
+            )
+        return self
 
 
 class OneMachine(_Part):
@@ -718,6 +831,17 @@ class ClassSpec(_Part):
         for student in self.students:
             if student.id in self.overrides:
                 _refuse_small(self.of(student), ("overrides", student.id, "quota"))
+        return self
+
+    @model_validator(mode="after")
+    def _given_buckets_stay_as_they_are(self) -> Self:
+        given = isinstance(self.platform, Platform) and self.platform.object_store.kind == "given"
+        if given and not self.bucket.as_the_store_has_it:
+            raise _mistake(
+                "sets region, versioning or lifecycle_days of buckets that were given",
+                "take them away here, and set them where the buckets are made",
+                at=("bucket",),
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from infra import changes, engine, naming
+from infra.access import refuse_unserved
 from infra.classroom import PROJECT, SEAT_TYPE, SEATS_PER_STACK, Handout, handout, program, refuse_taken
 from infra.engine import Planned, Seen, Stack
 from infra.failure import CallFailure, Failure
@@ -47,7 +48,14 @@ class NamespaceStuck(Failure):
 
 
 class SeatsFailed(Failure):
-    """Some seats could not be made whole. One line for each thing that failed, by student."""
+    """Some seats could not be made whole. `lines`: one for each thing that failed, whose it is, what it is and why;
+    `standing`: the handout of the seats that are ready all the same, None when none is."""
+
+    def __init__(self, lines: Iterable[str], standing: Handout | None) -> None:
+        self.lines, self.standing = tuple(lines), standing
+        others = "the other seats stand; " if standing else ""
+        mend = f"{others}mend this, then run the same command again: it goes on from here"
+        super().__init__("\n".join([*self.lines, mend]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +171,14 @@ def up(
     The listener hears of `seats`, how many are ready of how many, and of each thing that failed.
 
     Errors: `NotInTheFile` when a seat stands whose student the file does not name: it would go with all its work;
-    `infra.classroom.Taken`; `SeatsFailed`; those of `engine.up`.
+    `infra.classroom.Taken`; `infra.access.Unserved`; `SeatsFailed`, once all that can be made is; those of `engine.up`.
     """
     stop = cancelled or threading.Event()
     known = recorded(klass)
     standing = frozenset(student for each in known.values() for student in each.students)
     students = frozenset(student.id for student in klass.spec.students)
     _refuse_to_lose(standing - students)
+    refuse_unserved(klass.spec, klass.platform)
     refuse_taken(klass.spec, klass.platform, known=standing)
     _settle(klass, known, students, stop)
     shares = cut(students, {number: each.students for number, each in known.items()})
@@ -183,10 +192,10 @@ def up(
             urn for student in new_passwords if number in known for urn in known[number].of(student, klass.spec.name)
         )
         replace = [urn for urn in urns if urn.split("::")[2].endswith(PASSWORD_TYPE)]
-        return _made(klass, klass.stack(number, shares[number]), tally, stop, replace=replace)
+        return _made(klass.stack(number, shares[number]), tally, stop, replace=replace)
 
     outputs = _all_of(make, tuple(shares), stop)
-    return handout(*outputs, students=[student.id for student in klass.spec.students])
+    return _told(outputs, [student.id for student in klass.spec.students], tally)
 
 
 def preview(klass: Klass, listener: Listener, cancelled: threading.Event | None = None) -> tuple[str, ...]:
@@ -288,13 +297,13 @@ def _one_seat(
     stack = klass.stack(number, share)
     tally = _Tally(klass.spec, frozenset({student}), listener)
     if number not in known or not known[number].students - {student}:
-        return handout(_made(klass, stack, tally, stop), students=[student])
+        return _told([_made(stack, tally, stop)], [student], tally)
     # The names of what is to be made come from a look ahead. What the seat hangs from stands already: were it named
     # too, Pulumi would want to delete what the file does not have any more of other seats.
     steps = engine.preview(stack, _unheard, stop)
     parents = {step.urn: step.parent for step in steps}
     urns = [urn for urn in parents if student_of(urn, parents, klass.spec.name) == student]
-    return handout(_made(klass, stack, tally, stop, urns), students=[student])
+    return _told([_made(stack, tally, stop, urns)], [student], tally)
 
 
 def _settle(klass: Klass, known: Mapping[int, Recorded], students: frozenset[str], stop: threading.Event) -> None:
@@ -331,28 +340,34 @@ def _settle(klass: Klass, known: Mapping[int, Recorded], students: frozenset[str
 
 
 def _made(
-    klass: Klass,
     stack: Stack,
     tally: "_Tally",
     stop: threading.Event,
     targets: Collection[str] = (),
     replace: Collection[str] = (),
 ) -> engine.Outputs:
+    """What a stack tells once its seats are made, as far as they can be: what failed of them is the tally's."""
     try:
         how: Mapping[str, Any] = {"targets": tuple(targets), "replace": tuple(replace), "watch": tally.hear}
         return engine.up(stack, _unheard, stop, go_on=True, **how)
     except engine.EngineFailure as error:
-        lines = tally.lines(error.failures)
-        if not lines:
+        # What failed without a resource of its own, such as the program, is no seat's: nothing is known of the others.
+        if not any(error.failures):
             raise
-        mend = (
-            f"the other seats stand; mend this and run `classroom up` of {klass.spec.name} again: it goes on from here"
-        )
-        raise SeatsFailed("\n".join([*lines, mend])) from None
+        return engine.outputs(stack)
+
+
+def _told(outputs: Iterable[engine.Outputs], students: Collection[str], tally: "_Tally") -> Handout | None:
+    """The handout of these students. Errors: `SeatsFailed` when something failed, with what the others are told."""
+    if tally.failed:
+        ready = [student for student in students if student in tally.ready]
+        raise SeatsFailed(tally.failed, handout(*outputs, students=ready))
+    return handout(*outputs, students=students)
 
 
 class _Tally:
-    """Seats ready of seats wanted, over all stacks: their notebooks answer, and nothing of them is under way."""
+    """Seats ready of seats wanted, over all stacks: their notebooks answer, nothing of them is under way, and nothing
+    failed. `failed` has a line for each thing that did."""
 
     def __init__(self, spec: ClassSpec, students: frozenset[str], listener: Listener) -> None:
         self._class_name = spec.name
@@ -361,7 +376,9 @@ class _Tally:
         self._parents: dict[str, str] = {}
         self._under_way: dict[str, set[str]] = {student: set() for student in students}
         self._served: dict[str, set[str]] = {student: set() for student in students}
-        self._ready: set[str] = set()
+        self._broken: set[str] = set()
+        self.ready: set[str] = set()
+        self.failed: list[str] = []
         self._lock = threading.Lock()
 
     def hear(self, seen: Seen) -> None:
@@ -372,9 +389,12 @@ class _Tally:
             student = student_of(seen.urn, self._parents, self._class_name)
             called = changes.called(seen.urn, f"{self._class_name}-{student}")
             if seen.state == "failed":
-                who = student or "the class"
-                self._listener(Event(step=f"{who}: {called}", state="failed", detail=seen.why))
-            if student not in self._students or student in self._ready:
+                what = f"{student or 'the class'}: {called}"
+                self.failed.append(f"{what}: {seen.why}")
+                self._broken.add(student)
+                self.ready.discard(student)
+                self._listener(Event(step=what, state="failed", detail=seen.why))
+            if student not in self._students or student in self.ready:
                 return
             under_way = self._under_way[student]
             if seen.state == "begun":
@@ -383,25 +403,13 @@ class _Tally:
             under_way.discard(seen.urn)
             if seen.state == "done" and _is_server(seen.urn):
                 self._served[student].add(seen.urn)
-            if len(self._served[student]) == self._servers and not under_way:
-                self._ready.add(student)
+            if len(self._served[student]) == self._servers and not under_way and student not in self._broken:
+                self.ready.add(student)
                 who = f"{student} is ready"
             else:
                 who = f"{student}: {called}"
-            done, total = len(self._ready), len(self._students)
+            done, total = len(self.ready), len(self._students)
             self._listener(Event(step="seats", state="progress", detail=who, done=done, total=total))
-
-    def lines(self, failures: Mapping[str, str]) -> list[str]:
-        """One line for each thing that failed: whose it is, what it is, and why."""
-        with self._lock:
-            found: list[str] = []
-            for urn, why in failures.items():
-                if not urn:
-                    continue
-                student = student_of(urn, self._parents, self._class_name)
-                called = changes.called(urn, f"{self._class_name}-{student}")
-                found.append(f"{student or 'the class'}: {called}: {why}")
-            return found
 
 
 def _is_server(urn: str) -> bool:
@@ -467,10 +475,6 @@ def _all_of(act: Callable[[Any], _Done], things: Collection[Any], stop: threadin
         except KeyboardInterrupt:
             stop.set()
             raise
-    seats = [error for error in errors if isinstance(error, SeatsFailed)]
-    if len(seats) == len(errors) > 1:
-        lines = [line for error in seats for line in str(error).splitlines()[:-1]]
-        raise SeatsFailed("\n".join([*lines, str(seats[0]).splitlines()[-1]]))
     if errors:
-        raise next((error for error in errors if not isinstance(error, SeatsFailed | Cancelled)), errors[0])
+        raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
     return [future.result() for future in futures]

@@ -19,13 +19,13 @@ from urllib.parse import quote
 from kubernetes import client  # type: ignore[import-untyped]  # the client ships no types
 from pydantic import BaseModel, ConfigDict
 
-from infra import bucket, cluster, engine, naming, stacks
-from infra.bucket import Holding, ObjectStoreUnreachable, Store, StoreAddress
+from infra import cluster, engine, naming, stacks, stores
 from infra.cluster import ClusterUnreachable
 from infra.failure import Failure
 from infra.spec import ClassSpec, Platform
 from infra.stacks import Klass
 from infra.steps import Cancelled, Event, Listener
+from infra.stores import Holding, ObjectStoreUnreachable, Standing, Store, StoreAddress
 
 SETTLES_WITHIN_SECONDS: Final = 240
 """How long namespaces, volumes and their directories may take to go once they were told to."""
@@ -52,6 +52,9 @@ _KINDS: Final = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "IngressRoute": "/apis/traefik.io/v1alpha1/ingressroutes",
     "Middleware": "/apis/traefik.io/v1alpha1/middlewares",
+    "VirtualService": "/apis/networking.istio.io/v1/virtualservices",
+    "AuthorizationPolicy": "/apis/security.istio.io/v1/authorizationpolicies",
+    "EnvoyFilter": "/apis/networking.istio.io/v1alpha3/envoyfilters",
     "Certificate": "/apis/cert-manager.io/v1/certificates",
     "Password (dex)": "/apis/dex.coreos.com/v1/passwords",
 }
@@ -189,6 +192,7 @@ def down(
         tell("progress", f"{len(created)} things of {f'{student} in ' if student else ''}class {spec.name}")
 
     with closing(ground.cluster):
+        notes += [ground.store.leaves] if ground.store.leaves else []
         failed = _destroy(klass, student, listener, watch, notes)
         _stop_if(watch)
         with _step("sweep", listener) as tell:
@@ -204,7 +208,7 @@ def clear(klass: Klass, student: str, *, wipe: bool, cancelled: threading.Event 
     """Take away what of a seat is to be made anew: its notebook servers, and with `wipe` its whole namespace with the
     workspaces in it, and its bucket. Returns once it is gone; nothing there is fine.
 
-    Errors: `ClusterUnreachable`, `ObjectStoreUnreachable`, `bucket.ForeignBucket`, `NamespaceStuck`, `Cancelled`.
+    Errors: `ClusterUnreachable`, `ObjectStoreUnreachable`, `stores.ForeignBucket`, `NamespaceStuck`, `Cancelled`.
     """
     spec, platform = klass.spec, klass.platform
     stop = cancelled or threading.Event()
@@ -227,8 +231,8 @@ def clear(klass: Klass, student: str, *, wipe: bool, cancelled: threading.Event 
             if stop.wait(0.5):
                 raise Cancelled("stopped while the old seat was going; the same command goes on from here")
     if wipe:
-        store = bucket.connect(StoreAddress.of(platform))
-        bucket.remove(store, Holding.of(spec.name, student))
+        address = StoreAddress.of(platform)
+        stores.connect(address).remove(address.holding(spec.name, student))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +262,9 @@ def _ground(spec: ClassSpec, platform: Platform, known: tuple[Created, ...], stu
     students |= {student} if student else {each.id for each in spec.students}
     named |= {naming.namespace(spec.name, each) for each in students if each}
     named |= {each.name for each in known if each.kind == "Namespace"}
-    bucket.connect.cache_clear()
-    store = bucket.connect(StoreAddress.of(platform))
-    held = bucket.holdings(store, spec.name, sorted(filter(None, students)))
+    stores.connect.cache_clear()
+    store = stores.connect(StoreAddress.of(platform))
+    held = store.holdings(spec.name, sorted(filter(None, students)))
     return Ground(
         spec=spec,
         platform=platform,
@@ -303,13 +307,15 @@ def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
     ]
     found += [_at_large("PersistentVolume", name, "claim") for name in _volumes(ground)]
     for holding in ground.holdings:
-        stands = bucket.standing(ground.store, holding)
-        if not bucket.ours(stands, holding):
+        stands = ground.store.standing(holding)
+        if not stands.ours:
             continue
         if stands.bucket:
             found.append(_at_large("Bucket", holding.bucket, "tag or policy"))
         if stands.user:
             found.append(_at_large("BucketUser", holding.user, "name"))
+        if stands.policy:
+            found.append(_at_large("BucketPolicy", holding.policy, "name"))
         found += [_at_large("BucketKey", _shown(key), "user") for key in stands.access_keys]
     found += [_at_large("VolumeDirectory", name, "name") for name in _directories(ground)]
     merged: dict[tuple[str, str, str], Created] = {}
@@ -362,7 +368,7 @@ def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.E
     for holding in ground.holdings:
         _stop_if(cancelled)
         tell("progress", f"bucket {holding.bucket}")
-        _noting(notes, bucket.remove, ground.store, holding)
+        _noting(notes, ground.store.remove, holding)
     return len(notes) == noted
 
 
@@ -416,34 +422,43 @@ def questions(ground: Ground) -> tuple[Question, ...]:
 
 
 def _store_questions(ground: Ground) -> tuple[Question, ...]:
-    def stands(part: Callable[[bucket.Standing, Holding], Any]) -> Callable[[], tuple[str, ...]]:
+    if ground.store.leaves:
+        return ()
+
+    def stands(part: Callable[[Standing, Holding], Any]) -> Callable[[], tuple[str, ...]]:
         def ask() -> tuple[str, ...]:
             # Asked anew each time: what was not there before may be now.
-            found = bucket.holdings(ground.store, ground.spec.name, [h.student for h in ground.holdings])
+            found = ground.store.holdings(ground.spec.name, [h.student for h in ground.holdings])
             seats = [each for each in found if ground.student in ("", each.student)]
-            looked = ((bucket.standing(ground.store, seat), seat) for seat in seats)
+            looked = ((ground.store.standing(seat), seat) for seat in seats)
             # What `up` refuses as somebody else's is none of the class's either.
-            return tuple(each for found, seat in looked if bucket.ours(found, seat) for each in part(found, seat))
+            return tuple(each for found, seat in looked if found.ours for each in part(found, seat))
 
         return ask
 
-    where = f"at {ground.store.endpoint}, names by roster, buckets by tag, users by policy"
+    where = f"at {ground.store.endpoint}, names by roster, by the buckets' tags and by the policies' names"
     return (
         Question(
             subject="Bucket",
-            query=f"ListBuckets, GetBucketTagging, HeadBucket {where}",
+            query=f"buckets {where}",
             of="object store",
             ask=stands(lambda found, seat: [seat.bucket] if found.bucket else []),
         ),
         Question(
             subject="Bucket user",
-            query=f"ListUsers, ListUserPolicies, GetUser {where}",
+            query=f"users {where}",
             of="object store",
             ask=stands(lambda found, seat: [seat.user] if found.user else []),
         ),
         Question(
+            subject="Bucket policy",
+            query=f"policies {where}",
+            of="object store",
+            ask=stands(lambda found, seat: [seat.policy] if found.policy else []),
+        ),
+        Question(
             subject="Bucket key",
-            query=f"ListAccessKeys {where}",
+            query=f"keys of these users {where}",
             of="object store",
             ask=stands(lambda found, _seat: [_shown(key) for key in found.access_keys]),
         ),

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from infra import class_file
 from infra.failure import Failure
-from infra.spec import ClassSpec, OneMachine, Platform, load
+from infra.spec import ClassSpec, Platform, load
 from infra.steps import Cancelled
 
 # verbs is imported where it is needed: it brings Pulumi, for which a mistake in the class file should not wait.
@@ -94,10 +94,19 @@ def platform_down(purge: bool) -> None:
 @_Language
 @click.option("--force", is_flag=True, help="Go on although it does not fit: the cluster will grow, say.")
 def up(spec: ClassSpec, language: Literal["en", "ko"], force: bool) -> None:
-    """Stand up every student's environment, put the labs there and print the logins."""
+    """Stand up every student's environment, put the labs there and print the logins.
+
+    A seat that fails keeps no other one from being made: what failed is told below the logins of those that are ready.
+    """
+    from infra.stacks import SeatsFailed
     from scripts import verbs
 
-    handout = verbs.up(spec, verbs.reached(spec), console, language=language, force=force)
+    try:
+        handout = verbs.up(spec, _reached(spec), console, language=language, force=force)
+    except SeatsFailed as failed:
+        if failed.standing:
+            console.print(verbs.logins(failed.standing), markup=False, highlight=False, soft_wrap=True)
+        raise
     console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -107,7 +116,7 @@ def preview(spec: ClassSpec) -> None:
     """Say what `up` would change: who joins, what restarts, what is lost."""
     from scripts import verbs
 
-    for line in verbs.preview(spec, verbs.reached(spec), console) or ("nothing changes",):
+    for line in verbs.preview(spec, _reached(spec), console) or ("nothing changes",):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -115,12 +124,29 @@ def preview(spec: ClassSpec) -> None:
 @_ClassFile
 @click.argument("student")
 @_Language
-def add(spec: ClassSpec, student: str, language: Literal["en", "ko"]) -> None:
-    """Stand up the seat of one STUDENT, who is in the class file already, and print the login; no other is touched."""
+@click.option("--no-rehearsal", is_flag=True, help="Print the login as soon as the doors open; run no lab before.")
+def add(spec: ClassSpec, student: str, language: Literal["en", "ko"], no_rehearsal: bool) -> None:
+    """Stand up the seat of one STUDENT, who is in the class file already, run the first lab in it as the student, and
+    print the login when all of it works; no other seat is touched."""
     from scripts import verbs
 
-    seat = verbs.add(spec, verbs.reached(spec), student, console, language=language)
-    console.print(verbs.login(seat), markup=False, highlight=False, soft_wrap=True)
+    added = verbs.add(spec, _reached(spec), student, console, language=language, rehearse=not no_rehearsal)
+    rehearsed = [lab.lab for lab in added.result.labs] if added.result else []
+    if added.result and added.result.exit_code:
+        console.print(verbs.matrix(added.result, language))
+        console.print(f"report: {added.directory / 'report.html'}", soft_wrap=True)
+        wrong = "does not all work" if added.result.exit_code == 1 else "could not all be checked"
+        mend = "mend what is told above and run this again for the login, or with --no-rehearsal to have it at once"
+        said = f"error: {student}'s seat stands, but {', '.join(rehearsed)} {wrong} in it; {mend}"
+        console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(added.result.exit_code)
+    console.print(verbs.login(added.seat), markup=False, highlight=False, soft_wrap=True)
+    if left := [name for name in spec.labs if name not in rehearsed]:
+        labs = " ".join(f"--lab {name}" for name in left)
+        how = f"scripts/classroom verify CLASS.yaml --student {student} {labs}"
+        console.print(
+            f"not rehearsed: {', '.join(left)}; `{how}` does it", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 @classroom.command()
@@ -130,7 +156,7 @@ def remove(spec: ClassSpec, student: str) -> None:
     """Take away the seat of one STUDENT, who is not in the class file any more, with all its work; prove it."""
     from scripts import verbs
 
-    certificate, file = verbs.remove(spec, verbs.reached(spec), student, console)
+    certificate, file = verbs.remove(spec, _reached(spec), student, console)
     console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
     console.print(f"certificate: {file}", soft_wrap=True)
     sys.exit(certificate.exit_code)
@@ -145,7 +171,7 @@ def repair(spec: ClassSpec, student: str, keep: bool, language: Literal["en", "k
     """Rebuild the seat of one STUDENT; the login stays, and no other seat is touched."""
     from scripts import verbs
 
-    seat = verbs.repair(spec, verbs.reached(spec), student, console, wipe=not keep, language=language)
+    seat = verbs.repair(spec, _reached(spec), student, console, wipe=not keep, language=language)
     kept = (
         "files, bucket and login are the old ones" if keep else "workspace and bucket are empty, the login is the old"
     )
@@ -180,7 +206,7 @@ def verify(
     scope = Scope(students=students, lessons=lessons, step=step)
     # What was named is looked for before the cluster is asked.
     scope.chosen(spec)
-    reached = verbs.reached(spec)
+    reached = _reached(spec)
     if watch:
         result, directory = verbs.watch(spec, reached, console, scope, language)
     else:
@@ -196,7 +222,7 @@ def isolation(spec: ClassSpec) -> None:
     """Prove that no student reaches another's anything: every pair, every door, from where a student sits."""
     from scripts import verbs
 
-    result, directory = verbs.isolation(spec, verbs.reached(spec), console)
+    result, directory = verbs.isolation(spec, _reached(spec), console)
     console.print(verbs.doors(result))
     console.print(f"report: {directory / 'isolation.html'}", soft_wrap=True)
     sys.exit(result.exit_code)
@@ -208,7 +234,7 @@ def down(spec: ClassSpec) -> None:
     """Take everything of the class away and prove it with a certificate."""
     from scripts import verbs
 
-    certificate, file = verbs.down(spec, verbs.reached(spec), console)
+    certificate, file = verbs.down(spec, _reached(spec), console)
     console.print(certificate.text(), markup=False, highlight=False, soft_wrap=True)
     console.print(f"certificate: {file}", soft_wrap=True)
     sys.exit(certificate.exit_code)
@@ -242,7 +268,7 @@ def handout(spec: ClassSpec, language: Literal["en", "ko"], rotate: bool, studen
     from scripts import verbs
 
     changed = students or tuple(known) if rotate else ()
-    directory = verbs.handout(spec, verbs.reached(spec), console, language=language, new_passwords=tuple(changed))
+    directory = verbs.handout(spec, _reached(spec), console, language=language, new_passwords=tuple(changed))
     console.print(f"pages to print: {directory / 'all.html'}   list: {directory / 'teacher.csv'}", soft_wrap=True)
 
 
@@ -295,9 +321,10 @@ def spent(spec: ClassSpec, file: Path | None) -> None:
 
 
 def _reached(spec: ClassSpec) -> Platform:
-    from infra import one_machine
+    # Not at the top: it brings the Kubernetes client, for which a mistake in the class file should not wait.
+    from infra.one_machine import platform_of
 
-    return one_machine.reached() if isinstance(spec.platform, OneMachine) else spec.platform
+    return platform_of(spec)
 
 
 def answered(command: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from infra.spec import ClassSpec, Platform
 from infra.status import ClassStatus, SeatStatus
 
 if TYPE_CHECKING:
+    from infra.stores import Store
     from labs.runner.lab import Lab
 
 
@@ -39,7 +40,7 @@ def fitted(spec: ClassSpec, platform: Platform) -> fit.Fit:
     from labs.runner.seats import fitting
 
     lessons = [fitting(spec, load(name)) for name in spec.labs]
-    room, executor = fit.look(spec, platform)
+    room, executor, sidecar = fit.look(spec, platform)
 
     def read(lesson: "Lab") -> tuple[list[fit.Task], list[str]]:
         try:
@@ -52,7 +53,7 @@ def fitted(spec: ClassSpec, platform: Platform) -> fit.Fit:
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(read, lessons))
     runs = [run for found, _ in answers for run in found]
-    return fit.judged(spec, runs, room, [note for _, notes in answers for note in notes])
+    return fit.judged(spec, runs, room, [note for _, notes in answers for note in notes], sidecar)
 
 
 def fit_table(found: fit.Fit) -> Group:
@@ -152,8 +153,13 @@ def expect_open(spec: ClassSpec, platform: Platform) -> None:
 
 def close(spec: ClassSpec, platform: Platform) -> None:
     """Close every door of the class now; its data stay. Errors: `DoorsLeft`, `infra.cluster.ClusterUnreachable`,
-    `infra.bucket.ObjectStoreUnreachable`."""
-    _doors(spec, platform, session.close, "close")
+    `infra.stores.ObjectStoreUnreachable`."""
+    store = _doors(spec, platform, session.close, "close")
+    if store.leaves:
+        raise DoorsLeft(
+            f"class {spec.name} is closed, but the students' keys still open their buckets: they were given; "
+            "have whoever gave them take them back"
+        )
 
 
 def reopen(spec: ClassSpec, platform: Platform) -> None:
@@ -161,15 +167,22 @@ def reopen(spec: ClassSpec, platform: Platform) -> None:
     _doors(spec, platform, session.reopen, "open")
 
 
-def _doors(spec: ClassSpec, platform: Platform, act: Callable[..., list[str]], verb: str) -> None:
-    from infra import bucket
+def _doors(spec: ClassSpec, platform: Platform, act: Callable[..., list[str]], verb: str) -> "Store":
+    # Boto3 takes a moment to import.
+    from infra import stores
 
-    store = bucket.connect(bucket.StoreAddress.of(platform))
+    store = stores.connect(stores.StoreAddress.of(platform))
+
+    def switch(class_name: str, student: str, active: bool) -> None:
+        store.switch_keys(stores.Holding.of(class_name, student), active=active)
+
     with cluster.api(platform.kubeconfig, platform.context) as api:
 
         def ask(method: str, path: str, body: Any) -> Any:
             return cluster.change(api, method, path, body)
 
-        wrong = act(ask, store.iam, spec.name, platform.dex_namespace, datetime.now(UTC))
+        keys = None if store.leaves else switch
+        wrong = act(ask, keys, spec.name, platform.dex_namespace, datetime.now(UTC))
     if wrong:
         raise DoorsLeft("\n".join([f"not every door of class {spec.name} did {verb}", *wrong, "run it again"]))
+    return store

@@ -5,8 +5,9 @@ Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with ev
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -22,8 +23,9 @@ from infra import classroom, one_machine, stacks, teardown
 from infra.bill import bill
 from infra.failure import CallFailure, Failure
 from infra.fit import DoesNotFit
+from infra.local import machine
 from infra.local.places import places
-from infra.spec import ClassSpec, OneMachine, Platform
+from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled, Event, Listener, Report, Step, recorded, run
 from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner.clients.jupyter import NotebookServer
@@ -42,6 +44,8 @@ HANDOUTS = Path("handouts")
 """Below the folder that the command is typed in; git ignores it."""
 
 _ANSWERS_WITHIN_SECONDS = 120
+_ANSWERS_AFTER_OTHERS_WITHIN_SECONDS = 10
+"""Of a door that is tried after one that stayed shut: it has had that one's time as well."""
 _TOLD = 40
 """Lines about single cells on the console; the report has them all."""
 
@@ -58,6 +62,15 @@ class NoClass(CallFailure):
     """The class that was named does not stand."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """A seat that stands, what its student's rehearsal found (None: there was none), and the folder of its reports."""
+
+    seat: classroom.SeatDetails
+    result: "Result | None"
+    directory: Path
+
+
 def platform_up(console: Console) -> Platform:
     """Have the one-machine platform stand."""
     with shown("platform up", console) as listener:
@@ -70,18 +83,16 @@ def platform_down(console: Console, *, purge: bool = False) -> None:
         one_machine.down(listener, purge=purge)
 
 
-def reached(spec: ClassSpec) -> Platform:
-    """The Kubeflow that the class is held on."""
-    return one_machine.reached() if isinstance(spec.platform, OneMachine) else spec.platform
-
-
 def up(
     spec: ClassSpec, platform: Platform, console: Console, *, language: "Language" = "en", force: bool = False
 ) -> classroom.Handout:
     """Have every seat of the class stand, each notebook answering its student at the gateway, with every lab in it.
 
     A lab's notebook that is there already stays as it is. A class that does not fit is refused before anything is made,
-    unless `force`.
+    unless `force`. A seat that fails keeps no other one from being made, tried and taught in.
+
+    Errors: `stacks.SeatsFailed` with the handout of the seats that are ready; those of `stacks.up`; `fit.DoesNotFit`;
+    `day.Closed`; `labs.LabError` for a lab that cannot be used.
     """
     # As in verify.
     from labs.runner.lab import load
@@ -91,6 +102,7 @@ def up(
     # A mistake in a lab is told before anything stands.
     lessons = [fitting(spec, load(name)) for name in spec.labs]
     made: list[classroom.Handout] = []
+    wrong: list[str] = []
     stop = threading.Event()
 
     def measure(report: Report) -> None:
@@ -101,32 +113,49 @@ def up(
         report("; ".join([*(each.text(found.seats) for each in found.shortages), *found.notes]))
 
     def stamp(report: Report, listener: Listener) -> None:
-        if handout := stacks.up(_klass(spec, platform), _seats(report, listener), stop):
+        try:
+            handout = stacks.up(_klass(spec, platform), _parts(report, listener), stop)
+        except stacks.SeatsFailed as failed:
+            if failed.standing is None:
+                raise
+            wrong.extend(failed.lines)
+            handout = failed.standing
+        if handout:
             made.append(handout)
 
-    def knock(report: Report) -> None:
-        for done, seat in enumerate(made[0].seats):
-            report(seat.id, done, len(made[0].seats))
-            _knock(seat, platform, stop)
+    def knock(report: Report, listener: Listener) -> None:
+        seats, ready, seconds = made[0].seats, [], _ANSWERS_WITHIN_SECONDS
+        for done, seat in enumerate(seats):
+            report(seat.id, done, len(seats))
+            try:
+                _knock(seat, platform, stop, seconds)
+                ready.append(seat)
+            except NotebookSilent as silent:
+                seconds = _ANSWERS_AFTER_OTHERS_WITHIN_SECONDS
+                wrong.append(str(silent))
+                listener(Event(step=f"{seat.id}: door", state="failed", detail=str(silent)))
+        made[0] = replace(made[0], seats=tuple(ready))
 
     def teach(report: Report) -> None:
         done = count(1)
 
         def tell(student: str) -> None:
-            report(student, next(done), len(spec.students))
+            report(student, next(done), len(made[0].seats))
 
         passwords = made[0].passwords
-        if wrong := hand_out(spec, platform, passwords, lessons, tell, _pauser(stop), language=language):
-            raise LessonsMissing(f"the seats stand, but not every lab lies there: {'; '.join(wrong)}; run `up` again")
+        one = _only(spec, passwords)
+        wrong.extend(hand_out(one, platform, passwords, lessons, tell, _pauser(stop), language=language))
 
     with _evidence(spec, "up", console) as (_, listener):
         steps = [
             Step(name="fit", action=measure),
             Step(name="seats", needs=("fit",), action=lambda report: stamp(report, listener)),
-            Step(name="doors", needs=("seats",), action=knock),
+            Step(name="doors", needs=("seats",), action=lambda report: knock(report, listener)),
             Step(name="lessons", needs=("doors",), action=teach),
         ]
         run(steps, listener, stop)
+    if wrong:
+        raise stacks.SeatsFailed(wrong, made[0] if made[0].seats else None)
     return made[0]
 
 
@@ -139,15 +168,28 @@ def preview(spec: ClassSpec, platform: Platform, console: Console) -> tuple[str,
 
 
 def add(
-    spec: ClassSpec, platform: Platform, student: str, console: Console, *, language: "Language" = "en"
-) -> classroom.SeatDetails:
+    spec: ClassSpec,
+    platform: Platform,
+    student: str,
+    console: Console,
+    *,
+    language: "Language" = "en",
+    rehearse: bool = True,
+) -> Added:
     """Have the seat of one student of the class file stand, with every lab in it and every door tried, and touch no
-    other; what the student is told."""
+    other. Then, with `rehearse`, run the class's first lab in it as that student.
+
+    Errors: as `up`; `infra.local.machine.Busy`, before anything is made, while another command rehearses the class.
+    """
+    klass = _klass(spec, platform)
 
     def make(listener: Listener, stop: threading.Event) -> classroom.Handout | None:
-        return stacks.add(_klass(spec, platform), student, listener, stop)
+        return stacks.add(klass, student, listener, stop)
 
-    return _one_seat(spec, platform, student, console, "add", make, language)
+    first = spec.labs[:1] if rehearse else ()
+    otherwise = "; --no-rehearsal does not wait"
+    with _rehearsing(klass, "add", otherwise) if first else nullcontext():
+        return _one_seat(spec, platform, student, console, "add", make, language, first)
 
 
 def repair(
@@ -169,7 +211,7 @@ def repair(
 
         return stacks.repair(klass, student, clear, listener, stop)
 
-    return _one_seat(spec, platform, student, console, "repair", make, language)
+    return _one_seat(spec, platform, student, console, "repair", make, language).seat
 
 
 def remove(spec: ClassSpec, platform: Platform, student: str, console: Console) -> tuple[teardown.Certificate, Path]:
@@ -189,8 +231,9 @@ def _one_seat(
     verb: str,
     make: Callable[[Listener, threading.Event], classroom.Handout | None],
     language: "Language",
-) -> classroom.SeatDetails:
-    """Make one seat, and look that its student gets in and finds what is taught."""
+    rehearsed: tuple[str, ...] = (),
+) -> Added:
+    """Make one seat, look that its student gets in and finds what is taught, and run the labs that are `rehearsed`."""
     # As in verify.
     from labs.runner.lab import load
     from labs.runner.seats import fitting
@@ -198,34 +241,47 @@ def _one_seat(
 
     lessons = [fitting(spec, load(name)) for name in spec.labs]
     made: list[classroom.SeatDetails] = []
+    found: list[Result] = []
     stop = threading.Event()
 
     def knock(_report: Report) -> None:
         _knock(made[0], platform, stop)
 
     def teach(report: Report) -> None:
-        one = spec.model_copy(update={"students": tuple(each for each in spec.students if each.id == student)})
-        passwords = {student: made[0].password}
+        one, passwords = _only(spec, (student,)), {student: made[0].password}
         if wrong := hand_out(one, platform, passwords, lessons, report, _pauser(stop), language=language):
             raise LessonsMissing(f"the seat stands, but not every lab lies there: {'; '.join(wrong)}; run this again")
 
-    with _evidence(spec, verb, console) as (_, listener):
+    with _evidence(spec, verb, console) as (directory, listener):
 
         def stamp(report: Report) -> None:
-            handout = make(_seats(report, listener), stop)
+            handout = make(_parts(report, listener), stop)
             made.extend(each for each in (handout.seats if handout else ()) if each.id == student)
+
+        def rehearse(report: Report) -> None:
+            from labs.runner.verify import Scope, verify
+
+            passwords, scope = {student: made[0].password}, Scope(students=(student,), lessons=rehearsed)
+            hear = _parts(report, listener)
+            found.append(verify(spec, platform, passwords, directory, hear, stop, scope=scope, language=language))
 
         steps = [
             Step(name="seat", action=stamp),
             Step(name="doors", needs=("seat",), action=knock),
             Step(name="lessons", needs=("doors",), action=teach),
         ]
+        steps += [Step(name="rehearsal", needs=("lessons",), action=rehearse)] if rehearsed else []
         run(steps, listener, stop)
-    return made[0]
+    return Added(seat=made[0], result=found[0] if found else None, directory=directory)
 
 
-def _seats(report: Report, listener: Listener) -> Listener:
-    """What is heard of seats: how many are ready goes to the step's own line, each that failed has a line to itself."""
+def _only(spec: ClassSpec, students: Collection[str]) -> ClassSpec:
+    """The class with these of its students alone."""
+    return spec.model_copy(update={"students": tuple(each for each in spec.students if each.id in students)})
+
+
+def _parts(report: Report, listener: Listener) -> Listener:
+    """What is heard of a step's parts: how far they are goes to the step's line, each that failed has its own."""
 
     def hear(event: Event) -> None:
         if event.state == "failed":
@@ -240,17 +296,21 @@ def verify(
     spec: ClassSpec, platform: Platform, console: Console, scope: "Scope | None" = None, **how: Any
 ) -> tuple["Result", Path]:
     """Rehearse the labs as the students, all of them unless `scope` says which; what was seen, and the folder with the
-    reports. `how` is `labs.runner.verify.verify`'s: language, own, keep."""
+    reports. `how` is `labs.runner.verify.verify`'s: language, own, keep.
+
+    Errors: `NoClass`; `infra.local.machine.Busy` while another command rehearses the class; those of
+    `labs.runner.verify.verify`.
+    """
     # kfp takes two seconds to import and only rehearsals need it.
     from labs.runner.verify import EVERYTHING
     from labs.runner.verify import verify as rehearse
 
-    scope = scope or EVERYTHING
-    passwords = _passwords(spec, platform)
-    directory = _run_directory(spec, "verify")
-    with shown(f"verify {spec.name}", console, of="students") as listener:
-        stop = threading.Event()
-        return rehearse(spec, platform, passwords, directory, listener, stop, scope=scope, **how), directory
+    scope, stop = scope or EVERYTHING, threading.Event()
+    with _rehearsing(_klass(spec, platform), "verify"):
+        passwords = passwords_of(spec, platform)
+        directory = _run_directory(spec, "verify")
+        with shown(f"verify {spec.name}", console, of="students") as listener:
+            return rehearse(spec, platform, passwords, directory, listener, stop, scope=scope, **how), directory
 
 
 def watch(
@@ -262,7 +322,7 @@ def watch(
     from labs.runner.watch import watch as look
 
     scope = scope or EVERYTHING
-    passwords = _passwords(spec, platform)
+    passwords = passwords_of(spec, platform)
     directory = _run_directory(spec, "watch")
     with watched(f"watch {spec.name}", console, language) as show:
         stop = threading.Event()
@@ -274,7 +334,7 @@ def isolation(spec: ClassSpec, platform: Platform, console: Console) -> tuple["I
     # As in verify.
     from labs.runner.isolation.prove import prove
 
-    passwords = _passwords(spec, platform)
+    passwords = passwords_of(spec, platform)
     directory = _run_directory(spec, "isolation")
     with shown(f"isolation {spec.name}", console, of="students") as listener:
         return prove(spec, platform, passwords, directory, listener, threading.Event()), directory
@@ -307,7 +367,11 @@ def doors(result: "IsolationResult") -> Group:
     return Group(table, *lines[:_TOLD], *more, *(Text(f"left behind: {each}") for each in result.left_behind), said)
 
 
-def _passwords(spec: ClassSpec, platform: Platform) -> dict[str, SecretStr]:
+def passwords_of(spec: ClassSpec, platform: Platform) -> dict[str, SecretStr]:
+    """The passwords of a class that stands, by student id; of a seat that was never whole there is none.
+
+    Errors: `NoClass`; `infra.engine.EngineFailure` when the state cannot be read.
+    """
     handout = stacks.current(_klass(spec, platform))
     if handout is None:
         raise NoClass(f"class {spec.name} does not stand; run `scripts/classroom up` with its file first")
@@ -396,10 +460,13 @@ def matrix(result: "Result", language: "Language" = "en") -> Group:
     return Group(*parts)
 
 
-def _knock(seat: classroom.SeatDetails, platform: Platform, stop: threading.Event) -> None:
-    """Wait until every notebook answers its student through the gateway, as it will in class."""
+def _knock(
+    seat: classroom.SeatDetails, platform: Platform, stop: threading.Event, seconds: float = _ANSWERS_WITHIN_SECONDS
+) -> None:
+    """Wait until every notebook answers its student through the gateway, as it will in class. Errors: `NotebookSilent`
+    after `seconds`."""
     session = GatewaySession(platform.url, platform.ca_file, seat.email, seat.password)
-    until, pause = time.monotonic() + _ANSWERS_WITHIN_SECONDS, _pauser(stop)
+    until, pause = time.monotonic() + seconds, _pauser(stop)
     try:
         _log_in(session, until, pause)
         for url in seat.notebooks.values():
@@ -407,7 +474,7 @@ def _knock(seat: classroom.SeatDetails, platform: Platform, stop: threading.Even
     except (LoginError, NoAnswerError) as error:
         raise NotebookSilent(
             f"{seat.id}'s seat stands, but its door does not open: {error}; "
-            "look at `scripts/classroom platform status`, then run `up` again"
+            "look at `scripts/classroom platform status`, then run this again"
         ) from None
     finally:
         session.close()
@@ -436,6 +503,22 @@ def _pauser(stop: threading.Event) -> Callable[[float], None]:
 def _klass(spec: ClassSpec, platform: Platform) -> stacks.Klass:
     state = one_machine.state_directory() if platform.kind == "one-machine" else places().state
     return stacks.Klass(spec=spec, platform=platform, state=state, tools=one_machine.pulumi_directories())
+
+
+@contextmanager
+def _rehearsing(klass: stacks.Klass, verb: str, otherwise: str = "") -> Iterator[None]:
+    """Let nobody else on this machine rehearse the class meanwhile: each would take away what the other has just made.
+
+    Errors: `machine.Busy`, at once, with what can be done `otherwise`.
+    """
+    name = klass.spec.name
+    klass.state.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(machine.lock(f"{verb} of class {name}", klass.state / f"{name}.rehearsal.lock"))
+        except machine.Busy as busy:
+            raise machine.Busy(f"{busy}{otherwise}") from None
+        yield
 
 
 @contextmanager

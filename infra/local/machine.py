@@ -60,7 +60,7 @@ class Unfit(CallFailure):
 
 
 class Busy(CallFailure):
-    """Another platform command is at work on this machine."""
+    """Another command is at work on this machine with what this one needs."""
 
 
 class CommandError(MachineError):
@@ -274,7 +274,7 @@ def _services_held_back() -> Iterator[None]:
 def lock(what: str, file: Path = LOCK_FILE) -> Iterator[None]:
     """Hold the machine's one platform lock, or another in `file`; it falls when the process ends, however it ends.
 
-    `what` says what is being done, for the one who finds the lock taken. Errors: `Busy`, at once.
+    `what` says what is being done, for the one who finds the lock taken. Errors: `Busy`, at once; `Unfit`.
     """
     try:
         opened = file.open("a+")
@@ -288,7 +288,7 @@ def lock(what: str, file: Path = LOCK_FILE) -> Iterator[None]:
         except BlockingIOError:
             held.seek(0)
             raise Busy(
-                f"another platform command is at work on this machine: {held.read().strip() or 'unknown'}\n"
+                f"another command is at work on this machine: {held.read().strip() or 'unknown'}; "
                 "wait for it, or stop it with Ctrl-C, then run the same command again"
             ) from None
         held.truncate(0)

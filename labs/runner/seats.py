@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from infra import naming
 from infra.spec import ClassSpec, Platform, Student
+from infra.stores import StoreAddress
 from labs.runner import lab as labs
 from labs.runner.clients.jupyter import NotebookServer
 from labs.runner.clients.session import GatewaySession
@@ -56,7 +57,7 @@ def seat_of(
     return Seat(
         student=student,
         namespace=naming.namespace(spec.name, student.id),
-        bucket=naming.bucket(spec.name, student.id),
+        bucket=StoreAddress.of(platform).holding(spec.name, student.id).bucket,
         artifacts=spec.bucket.artifacts,
         image=image or platform.notebook_image,
         session=session,

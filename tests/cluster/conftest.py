@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ class Klass:
             channel.sock.shutdown()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often, and at which moments, `up` is killed."""
+    group = parser.getgroup("classroom", "a class on a real cluster")
+    group.addoption(
+        "--kills", type=int, default=3, metavar="N", help="kill `up` at so many random moments (%(default)s)"
+    )
+    group.addoption("--kill-seed", type=int, default=20261124, metavar="N", help="draws the moments (%(default)s)")
+
+
 @pytest.fixture(scope="session")
 def console(request: pytest.FixtureRequest) -> Iterator[Console]:
     """Progress goes past pytest's capture: the first test of all may build for half an hour."""
@@ -120,16 +130,16 @@ def platform(console: Console) -> Iterator[Platform]:
                 verbs.platform_down(console)
 
 
-@pytest.fixture(scope="session")
-def klass(platform: Platform, console: Console) -> Iterator[Klass]:
-    """The class of the tests, up until they end."""
-    spec = load(CLASS_FILE)
+@contextmanager
+def stood_up(file: Path, platform: Platform, console: Console, *, force: bool = False) -> Iterator[Klass]:
+    """The class of a file, up until the block ends; with `force` although it does not fit."""
+    spec = load(file)
     api: Any = cluster.api(platform.kubeconfig, platform.context)
     try:
         stands = Klass(
             spec=spec,
             platform=platform,
-            handout=verbs.up(spec, platform, console),
+            handout=verbs.up(spec, platform, console, force=force),
             core=kubernetes.client.CoreV1Api(api),
             apps=kubernetes.client.AppsV1Api(api),
         )
@@ -139,6 +149,13 @@ def klass(platform: Platform, console: Console) -> Iterator[Klass]:
     finally:
         verbs.down(spec, platform, console)
         api.close()
+
+
+@pytest.fixture(scope="session")
+def klass(platform: Platform, console: Console) -> Iterator[Klass]:
+    """The class of the tests, up until they end."""
+    with stood_up(CLASS_FILE, platform, console) as stands:
+        yield stands
 
 
 @pytest.fixture

@@ -13,18 +13,19 @@ from typing import Any
 import boto3
 import kubernetes
 import pytest
+import requests
 from botocore.exceptions import ClientError
 from kubernetes.client.exceptions import ApiException
 from rich.console import Console
 
-from infra import bill, cluster, fit, status
+from infra import bill, fit, status
 from infra.spec import Platform, Session, load
 from labs.kubeflow_login import LoginError
 from labs.runner import lab as labs
 from labs.runner import requests as asked
 from labs.runner.clients.session import GatewaySession
 from scripts import day, verbs
-from tests.cluster.conftest import ROOT, Klass
+from tests.cluster.conftest import ROOT, Klass, stood_up
 
 CLASS_FILE = Path(__file__).parent / "day.yaml"
 _RUN_SECONDS = 300
@@ -33,22 +34,8 @@ _RUN_SECONDS = 300
 @pytest.fixture(scope="module")
 def held(platform: Platform, console: Console) -> Iterator[Klass]:
     """A class that does not fit, stood up all the same."""
-    spec = load(CLASS_FILE)
-    api: Any = cluster.api(platform.kubeconfig, platform.context)
-    try:
-        stands = Klass(
-            spec=spec,
-            platform=platform,
-            handout=verbs.up(spec, platform, console, force=True),
-            core=kubernetes.client.CoreV1Api(api),
-            apps=kubernetes.client.AppsV1Api(api),
-        )
+    with stood_up(CLASS_FILE, platform, console, force=True) as stands:
         yield stands
-        for session in stands.sessions.values():
-            session.close()
-    finally:
-        verbs.down(spec, platform, console)
-        api.close()
 
 
 def custom(klass: Klass) -> Any:
@@ -156,7 +143,7 @@ def test_new_passwords_hold_and_the_next_up_does_not_bring_the_old_ones_back(
     held: Klass, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = verbs._passwords(held.spec, held.platform)
+    before = verbs.passwords_of(held.spec, held.platform)
     directory = verbs.handout(held.spec, held.platform, console, new_passwords=("fits",))
     after = verbs.up(held.spec, held.platform, console, force=True).passwords
 
@@ -174,7 +161,7 @@ def test_new_passwords_hold_and_the_next_up_does_not_bring_the_old_ones_back(
 @pytest.fixture
 def doors(held: Klass) -> Callable[[], dict[str, bool]]:
     """What is open to a student who has logged in before, by the door; asked anew at each call."""
-    password = verbs._passwords(held.spec, held.platform)["fits"]
+    password = verbs.passwords_of(held.spec, held.platform)["fits"]
     email, namespace = held.seat("fits").email, held.namespace("fits")
     inside = GatewaySession(held.platform.url, held.platform.ca_file, email, password)
     inside.log_in()
@@ -191,8 +178,13 @@ def doors(held: Klass) -> Callable[[], dict[str, bool]]:
 
     def page(path: str, **given: Any) -> bool:
         # No second login: it is the session of before that is asked about.
-        answer = inside._session.get(
-            inside.url + path, verify=str(held.platform.ca_file), allow_redirects=False, timeout=20, **given
+        answer = requests.get(
+            inside.url + path,
+            headers={"Cookie": inside.cookie_for(path)},
+            verify=str(held.platform.ca_file),
+            allow_redirects=False,
+            timeout=20,
+            **given,
         )
         return bool(answer.status_code == 200)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from infra import bucket
+from infra.stores import StoreAddress, connect, s3
 from labs.runner.checks import State
 from labs.runner.clients.bucket import Bucket
 from labs.runner.clients.cluster import Cluster
@@ -41,12 +41,13 @@ def ada_subtracts(klass: Klass) -> Iterator[None]:
 @pytest.fixture
 def cyds_key_is_revoked(klass: Klass, console: Console) -> Iterator[None]:
     """The key to Cyd's bucket is deleted in the store, until the test ends."""
-    store = bucket.connect(bucket.StoreAddress.of(klass.platform))
-    holding = bucket.Holding.of(klass.spec.name, "cyd")
-    keys = bucket.standing(store, holding).access_keys
+    address = StoreAddress.of(klass.platform)
+    holding = address.holding(klass.spec.name, "cyd")
+    iam = s3.client("iam", address.operator_key(), address.region, address.endpoint)
+    keys = connect(address).standing(holding).access_keys
     assert keys
     for key in keys:
-        store.iam.delete_access_key(UserName=holding.user, AccessKeyId=key)
+        iam.delete_access_key(UserName=holding.user, AccessKeyId=key)
     yield
     # As the hint says.
     verbs.repair(klass.spec, klass.platform, "cyd", console)

@@ -1,14 +1,17 @@
 """A change is told in a teacher's words, and a seat changes without another one noticing."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pulumi.runtime.mocks import MockMonitor
+from pulumi.runtime.proto import resource_pb2
 
-from infra import changes, stacks
+from infra import changes, cluster, engine, stacks
 from infra.classroom import SEATS_PER_STACK, ManyStacks, handout, program
 from infra.engine import Planned, Seen
 from infra.notebook import PORT
@@ -243,8 +246,96 @@ def test_what_failed_has_a_line_with_whose_it_is_and_why(demo: ClassSpec) -> Non
     assert [(event.step, event.detail) for event in heard if event.state == "failed"] == [
         ("alice: Notebook cpu-notebook", "not ready within 600 s")
     ]
-    lines = tally.lines({failed.urn: "not ready within 600 s", "": "the program stopped"})
-    assert lines == ["alice: Notebook cpu-notebook: not ready within 600 s"]
+    assert tally.failed == ["alice: Notebook cpu-notebook: not ready within 600 s"]
+
+
+def test_a_seat_of_which_something_failed_is_not_ready_though_its_notebooks_answer(demo: ClassSpec) -> None:
+    tally = stacks._Tally(demo, frozenset({"alice", "bob"}), lambda _event: None)
+    for student in ("alice", "bob"):
+        for state in ("begun", "done"):
+            tally.hear(_seen(student, "Seat", "", state))
+            tally.hear(_seen(student, _NOTEBOOK, "cpu-notebook-server", state))
+            tally.hear(_seen(student, _NOTEBOOK, "gpu-notebook-server", state))
+    assert tally.ready == {"alice", "bob"}
+    # What comes later than the notebooks may fail as well.
+    tally.hear(_seen("bob", "kubernetes:core/v1:Secret", "key", "begun"))
+    tally.hear(_seen("bob", "kubernetes:core/v1:Secret", "key", "failed", "refused"))
+    tally.hear(_seen("bob", _NOTEBOOK, "cpu-notebook-server", "done"))
+    assert tally.ready == {"alice"}
+
+
+class _Told:
+    """A stack's output."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _outputs(*students: str, failed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a stack with these seats tells; those that `failed` have a password and could not tell the rest."""
+    details = {"name": "", "email": "x@example.org", "namespace": "n", "notebooks": {}, "bucket": "b"}
+    return {
+        "gateway": _Told("https://198.18.0.100/"),
+        "seats": _Told({**dict.fromkeys(students, details), **dict.fromkeys(failed)}),
+        "passwords": _Told(dict.fromkeys((*students, *failed), "p")),
+    }
+
+
+def test_an_up_of_which_a_seat_fails_ends_with_what_failed_and_the_handout_of_the_others(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = {seat_urn("bob"): "exceeded quota", "": "resource demo-bob failed to register"}
+
+    def up(*_: Any, watch: Callable[[Seen], None], **__: Any) -> Any:
+        for state in ("begun", "done"):
+            watch(_seen("alice", "Seat", "", state))
+            watch(_seen("alice", _NOTEBOOK, "cpu-notebook-server", state))
+            watch(_seen("alice", _NOTEBOOK, "gpu-notebook-server", state))
+        watch(_seen("bob", "Seat", "", "begun"))
+        watch(_seen("bob", _NOTEBOOK, "cpu-notebook-server", "begun"))
+        watch(_seen("bob", _NOTEBOOK, "cpu-notebook-server", "failed", "exceeded quota"))
+        raise engine.EngineFailure("up of classroom/demo failed", why)
+
+    monkeypatch.setattr(engine, "up", up)
+    monkeypatch.setattr(engine, "outputs", lambda _stack: _outputs("alice", "bob"))
+    monkeypatch.setattr(stacks, "refuse_taken", lambda *_, **__: None)
+    monkeypatch.setattr(cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(cluster, "get", lambda *_: None)
+    klass = stacks.Klass(spec=demo, platform=platform, state=platform.kubeconfig.parent)
+
+    with pytest.raises(stacks.SeatsFailed) as failed:
+        stacks.up(klass, lambda _event: None)
+
+    assert failed.value.lines == ("bob: Notebook cpu-notebook: exceeded quota",)
+    assert failed.value.standing is not None
+    assert [seat.id for seat in failed.value.standing.seats] == ["alice"]
+    assert str(failed.value).endswith(
+        "the other seats stand; mend this, then run the same command again: it goes on from here"
+    )
+    # What is no seat's is told as it is: nothing is known of any seat.
+    del why[seat_urn("bob")]
+    with pytest.raises(engine.EngineFailure):
+        stacks.up(klass, lambda _event: None)
+
+
+def test_a_seat_that_fails_keeps_the_program_from_telling_nothing_but_its_own(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = MockMonitor.RegisterResource
+
+    def failing(monitor: MockMonitor, request: Any) -> Any:
+        answer = register(monitor, request)
+        if request.type.endswith(":Bucket") and request.custom and "bob" in request.name:
+            answer.result = resource_pb2.Result.FAIL
+        return answer
+
+    monkeypatch.setattr(MockMonitor, "RegisterResource", failing)
+    told = conftest.stamp(demo, platform)
+
+    assert told.outputs["passwords"] == {"alice": "made-password", "bob": "made-password"}
+    assert told.outputs["seats"]["alice"]["bucket"] == "made-bucket"
+    assert told.outputs["seats"]["bob"] is None
+    assert "passwords" in told.secret_outputs
 
 
 def test_a_further_stack_has_its_own_seats_and_nothing_that_is_shared(
@@ -289,19 +380,7 @@ def test_a_student_is_removed_only_after_the_file_and_added_only_when_in_it(
 
 
 def test_the_handout_has_the_seats_of_all_stacks_in_the_order_of_the_file() -> None:
-    class Value:
-        def __init__(self, value: Any) -> None:
-            self.value = value
-
-    def outputs(*students: str) -> dict[str, Any]:
-        details = {"name": "", "email": "x@example.org", "namespace": "n", "notebooks": {}, "bucket": "b"}
-        return {
-            "gateway": Value("https://198.18.0.100/"),
-            "seats": Value(dict.fromkeys(students, details)),
-            "passwords": Value(dict.fromkeys(students, "p")),
-        }
-
-    made = handout(outputs("a", "gone"), {}, outputs("b"), students=["b", "a", "new"])
+    made = handout(_outputs("a", "gone"), {}, _outputs("b", failed=("half",)), students=["b", "half", "a", "new"])
     assert made is not None
     assert [each.id for each in made.seats] == ["b", "a"]
     assert handout({}, students=["a"]) is None

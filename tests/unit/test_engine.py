@@ -79,7 +79,7 @@ def test_each_failed_resource_has_one_message_and_it_is_its_first() -> None:
 
 
 def test_a_traceback_is_told_by_its_last_line() -> None:
-    trace = 'Traceback (most recent call last):\n  File "x.py", line 1\ninfra.bucket.ForeignBucket: bucket x exists'
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1\ninfra.stores.ForeignBucket: bucket x exists'
     assert engine.condense(f"Exception calling application: {trace}") == "bucket x exists"
     assert engine.condense("error: rpc error: code = Unknown desc = it is so") == "it is so"
 

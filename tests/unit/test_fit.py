@@ -227,6 +227,18 @@ def test_labels_taints_and_gpus_of_nodes_are_looked_at() -> None:
     assert not node().takes(wants)
 
 
+def test_a_notebook_in_istios_mesh_counts_with_its_sidecar() -> None:
+    sidecar = fit.sidecar('{"global": {"proxy": {"resources": {"requests": {"cpu": "150m", "memory": "64Mi"}}}}}')
+    plain, meshed = (fit.peaks(klass(), [], each) for each in (None, sidecar))
+    assert meshed["requests.cpu"].notebooks - plain["requests.cpu"].notebooks == amount("150m")
+    # Without a limit of its own it gets the one of the seat's LimitRange.
+    assert meshed["limits.memory"].notebooks - plain["limits.memory"].notebooks == amount("1Gi")
+    (short,) = fit.judged(klass(), [], [node(cpu="400m")], sidecar=sidecar).shortages
+    assert (short.of, short.resource, short.seats) == ("cluster", "cpu", ("s1",))
+    assert fit.judged(klass(), [], [node(cpu="400m")]).shortages == ()
+    assert fit.sidecar("{}").limits["memory"] == amount("1Gi")
+
+
 def test_nodes_are_left_with_what_others_do_not_hold() -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     items: list[dict[str, Any]] = [

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -26,8 +25,6 @@ from infra.local.images import (
     write_layer,
 )
 from infra.local.places import Places
-
-needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
 
 
 @pytest.fixture
@@ -156,7 +153,6 @@ def test_a_lock_holds_what_was_asked_for(name: str) -> None:
         assert any(pin == wanted or pin.startswith(f"{wanted}==") for pin in locked), wanted
 
 
-@needs_zstd
 def test_an_archives_digests_and_sizes_are_those_of_its_blobs(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "usr/bin").mkdir(parents=True)
@@ -187,7 +183,6 @@ def test_an_archives_digests_and_sizes_are_those_of_its_blobs(tmp_path: Path) ->
         assert configuration["config"]["Cmd"] == ["tool"]
 
 
-@needs_zstd
 def test_a_layer_holds_the_tree_with_its_modes_and_links(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "bin").mkdir(parents=True)

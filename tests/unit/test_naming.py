@@ -29,6 +29,11 @@ def test_a_bucket_name_keeps_the_rules_of_s3(class_name: str, student: str) -> N
     assert not name.endswith(("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an"))
 
 
+@given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True), _anything)
+def test_every_namespace_of_a_class_begins_as_those_of_the_class_do(class_name: str, student: str) -> None:
+    assert naming.namespace(class_name, student).startswith(naming.namespace_heads(class_name))
+
+
 @given(st.tuples(_anything, _anything), st.tuples(_anything, _anything))
 def test_two_seats_never_share_a_name(one: tuple[str, str], other: tuple[str, str]) -> None:
     if one != other:
@@ -72,7 +77,17 @@ def test_the_policy_of_a_seat_tells_its_class_and_student(class_name: str, stude
     assert naming.seat_of_policy(naming.bucket_policy(class_name, student)) == (class_name, student)
 
 
-@pytest.mark.parametrize("policy", ["", "classroom.", "classroom.demo", "classroom.a.b.c", "other.demo.alice"])
+@given(_anything, _anything)
+def test_a_bucket_user_keeps_the_rules_of_iam(class_name: str, student: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9+=,.@-]{1,64}", naming.bucket_user(class_name, student))
+
+
+@given(_labels, _labels)
+def test_the_policys_name_is_one_that_every_store_takes(class_name: str, student: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", naming.bucket_policy(class_name, student))
+
+
+@pytest.mark.parametrize("policy", ["", "classroom_", "classroom_demo", "classroom_a_b_c", "other_demo_alice"])
 def test_a_policy_of_somebody_else_tells_no_seat(policy: str) -> None:
     assert naming.seat_of_policy(policy) is None
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from cryptography import x509
 
 from infra import cluster, naming
-from infra.access import FileUnreadable, _SelfSignedProvider, read
-from infra.bucket import BucketElsewhere, Settings, Store, _BucketProvider, configure, configured
+from infra.access.certificate import FileUnreadable, _SelfSignedProvider, read
+from infra.bucket import BucketElsewhere, _BucketProvider
 from infra.classroom import Taken, refuse_taken
 from infra.identity import PASSWORD_PATTERN, password
 from infra.seat import policies, quota
-from infra.spec import RESERVED_VARIABLES, ClassSpec, Platform, amount
+from infra.spec import RESERVED_VARIABLES, ClassSpec, ObjectStore, Platform, amount
+from infra.stores import Settings
 from tests.unit import conftest
 from tests.unit.conftest import Registered, Stamped, is_secret, stamp
 
@@ -310,43 +310,44 @@ def test_runs_and_bucket_are_in_the_region_of_the_class_file(platform: Platform)
             assert bucket.inputs["settings"] == {"region": "eu-west-1", "versioning": True, "lifecycle_days": 30}
 
 
-class _S3:
-    """A bucket's versioning and lifecycle, as S3 keeps them."""
-
-    def __init__(self) -> None:
-        self.status = ""
-        self.rules: list[dict[str, Any]] = []
-        self.writes = 0
-
-    def get_bucket_versioning(self, **_: Any) -> dict[str, Any]:
-        return {"Status": self.status} if self.status else {}
-
-    def put_bucket_versioning(self, *, VersioningConfiguration: dict[str, str], **_: Any) -> None:  # noqa: N803
-        self.status, self.writes = VersioningConfiguration["Status"], self.writes + 1
-
-    def get_bucket_lifecycle_configuration(self, **_: Any) -> dict[str, Any]:
-        if not self.rules:
-            raise ClientError({"Error": {"Code": "NoSuchLifecycleConfiguration"}}, "GetBucketLifecycleConfiguration")
-        return {"Rules": self.rules}
-
-    def put_bucket_lifecycle_configuration(self, *, LifecycleConfiguration: dict[str, Any], **_: Any) -> None:  # noqa: N803
-        self.rules, self.writes = LifecycleConfiguration["Rules"], self.writes + 1
-
-    def delete_bucket_lifecycle(self, **_: Any) -> None:
-        self.rules = []
+def test_runs_reach_aws_at_the_region_of_the_bucket_and_by_its_host_name(platform: Platform) -> None:
+    aws = platform.model_copy(update={"object_store": ObjectStore(kind="aws", region="eu-central-1")})
+    for asked, region in (({}, "eu-central-1"), ({"bucket": {"region": "eu-west-1"}}, "eu-west-1")):
+        made = stamp(_class(**asked), aws)
+        provider = json.loads(_one(made, "ConfigMap", "demo-alice", "kfp-launcher").inputs["data"]["providers"])
+        wanted = {"endpoint": f"https://s3.{region}.amazonaws.com", "region": region}
+        found = provider["s3"]["default"]
+        assert wanted.items() <= found.items()
+        assert (found["disableSSL"], found["forcePathStyle"]) == (False, False)
+        repository = json.loads(_one(made, "ConfigMap", "demo-alice", "artifact-repositories").inputs["data"]["seat"])
+        assert repository["s3"]["endpoint"] == f"s3.{region}.amazonaws.com"
+        assert repository["s3"]["insecure"] is False
 
 
-def test_a_bucket_gets_the_settings_of_the_class_file_and_loses_those_that_it_drops() -> None:
-    s3 = _S3()
-    store = Store(endpoint="http://s3.example.org", s3=s3, iam=None)
-    wanted = Settings(versioning=True, lifecycle_days=7)
-    for _ in range(2):
-        configure(store, "demo-alice", wanted)
-        assert configured(store, "demo-alice") == wanted
-    assert s3.writes == 2
-    configure(store, "demo-alice", Settings())
-    assert (s3.status, s3.rules) == ("Suspended", [])
-    assert configured(store, "demo-alice") == Settings()
+def test_runs_reach_kubeflows_own_minio_with_buckets_as_folders(platform: Platform) -> None:
+    store = ObjectStore(kind="minio", endpoint="https://minio.example.org")
+    made = stamp(_class(), platform.model_copy(update={"object_store": store}))
+    provider = json.loads(_one(made, "ConfigMap", "demo-alice", "kfp-launcher").inputs["data"]["providers"])
+    found = provider["s3"]["default"]
+    assert found["endpoint"] == "http://minio-service.kubeflow:9000"
+    assert (found["disableSSL"], found["forcePathStyle"]) == (True, True)
+    egress = _one(made, "NetworkPolicy", "demo-alice", "from-seat").inputs["spec"]["egress"]
+    assert [rule["to"] for rule in egress if rule["ports"] == [{"protocol": "TCP", "port": 9000}]] == [
+        [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}}]
+    ]
+
+
+def test_runs_and_notebooks_are_told_the_bucket_that_was_given(platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "keys.csv"
+    file.write_text("id,bucket,access_key,secret_key\nalice,team-a,K1,S1\nbob,team-b,K2,S2\n")
+    file.chmod(0o600)
+    store = ObjectStore(kind="given", endpoint="https://s3.example.org", keys_file=file)
+    made = stamp(_class(), platform.model_copy(update={"object_store": store}))
+    launcher = _one(made, "ConfigMap", "demo-bob", "kfp-launcher").inputs["data"]
+    assert launcher["defaultPipelineRoot"] == "s3://team-b/artifacts"
+    (container,) = _pod(made, "bob")["containers"]
+    assert {"name": "CLASS_BUCKET", "value": "team-b"} in container["env"]
+    assert not [each for each in made.resources if "S2" in json.dumps(each.inputs, default=str)]
 
 
 def test_a_bucket_is_changed_when_its_settings_are_and_never_moved() -> None:
@@ -354,6 +355,7 @@ def test_a_bucket_is_changed_when_its_settings_are_and_never_moved() -> None:
     intact = dict.fromkeys(("policy_intact", "tags_intact", "key_intact"), True)
     place = {"endpoint": "http://s3.example.org", "region": "us-east-1", "kubeconfig": "", "namespace": ""}
     address = {**place, "secret": "", "access_key_field": "", "secret_key_field": ""}
+    # As a state of an earlier version has it.
     holding = dict.fromkeys(("class_name", "student", "bucket", "user", "policy"), "x")
     plain = {"address": address, "holding": holding, **intact}
     # Pulumi gives back every number as a float.

@@ -4,15 +4,20 @@ import base64
 import copy
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import bcrypt
 import pytest
 
-from infra import naming, session, session_end
+from infra import naming, session, session_end, stores
 from infra.session import CLOSED, STOPPED
-from infra.spec import ClassSpec, Platform, Session
+from infra.spec import ClassSpec, ObjectStore, Platform, Session
+from scripts import day
+from tests.unit import crds
 from tests.unit.conftest import stamp
 
 AT, LATER = datetime(2026, 12, 1, 8, tzinfo=UTC), datetime(2026, 12, 1, 9, tzinfo=UTC)
@@ -21,6 +26,10 @@ LOGIN = "/apis/dex.coreos.com/v1/namespaces/auth/passwords/xyz"
 RULE = "/apis/traefik.io/v1alpha1/namespaces/k-ada/middlewares/login"
 BINDING = "/apis/rbac.authorization.k8s.io/v1/namespaces/k-ada/rolebindings/student"
 QUOTA = "/api/v1/namespaces/k-ada/resourcequotas/closed"
+OWNER_ACCESS, DENIAL = (
+    f"/apis/security.istio.io/v1/namespaces/k-ada/authorizationpolicies/{name}"
+    for name in ("ns-owner-access-istio", "closed")
+)
 RUN = "/apis/argoproj.io/v1alpha1/namespaces/k-ada/workflows/w"
 RUNNING, IDLE = (f"/apis/kubeflow.org/v1/namespaces/k-ada/notebooks/{name}" for name in ("running", "idle"))
 ADDRESS = "http://oauth2-proxy.auth.svc.cluster.local:4180/?allowed_emails=ada@example.org"
@@ -29,9 +38,10 @@ ADDRESS = "http://oauth2-proxy.auth.svc.cluster.local:4180/?allowed_emails=ada@e
 class Cluster:
     """An API of objects by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, istio: bool = False) -> None:
         labels = naming.labels("k", "ada")
         self.refuses = ""
+        self.istio = istio
         self.objects: dict[str, Any] = {
             HOME: {"metadata": {"name": "k-ada", "labels": labels}},
             LOGIN: {"metadata": {"name": "xyz", "labels": labels}, "hash": "aGFzaA=="},
@@ -50,6 +60,8 @@ class Cluster:
         path = path.partition("?")[0]
         if self.refuses and self.refuses in path and method != "GET":
             raise OSError("refused")
+        if "istio" in path and not self.istio:
+            return None
         if method == "POST" and body is not None:
             return self.objects.setdefault(f"{path}/{body['metadata']['name']}", dict(body))
         if method == "DELETE":
@@ -77,6 +89,9 @@ class Iam:
 
     def __init__(self) -> None:
         self.keys = {"K1": "Active", "K2": "Active"}
+
+    def __call__(self, class_name: str, student: str, active: bool) -> None:
+        session.switch_keys(self, naming.bucket_user(class_name, student), active=active)
 
     def list_access_keys(self, UserName: str) -> Any:  # noqa: N803  boto3's names
         assert UserName == naming.bucket_user("k", "ada")
@@ -120,6 +135,32 @@ def test_opening_gives_back_what_was_there_and_leaves_stopped_what_the_student_h
     assert set(iam.keys.values()) == {"Active"}
 
 
+def test_in_istios_mesh_a_policy_that_denies_everything_stands_above_the_others_while_a_class_is_closed() -> None:
+    cluster, iam = Cluster(istio=True), Iam()
+    # As the profile controller keeps it, which would undo every change.
+    cluster.objects[OWNER_ACCESS] = {"metadata": {"name": "ns-owner-access-istio"}, "spec": {"action": "ALLOW"}}
+    del cluster.objects[RULE]
+    before = copy.deepcopy(cluster.objects)
+    for at in (AT, LATER):
+        assert session.close(cluster.ask, iam, "k", "auth", at) == []
+    denial = cluster.objects[DENIAL]
+    assert crds.refusals(denial) == []
+    assert denial["spec"] == {"action": "DENY", "rules": [{}]}
+    assert denial["metadata"]["labels"] == naming.labels("k", "ada")
+    assert cluster.objects[OWNER_ACCESS] == before[OWNER_ACCESS]
+    for _ in range(2):
+        assert session.reopen(cluster.ask, iam, "k", "auth", LATER) == []
+    assert DENIAL not in cluster.objects
+    assert cluster.objects[OWNER_ACCESS] == before[OWNER_ACCESS]
+
+
+def test_a_mesh_whose_policy_cannot_be_made_is_told() -> None:
+    cluster = Cluster(istio=True)
+    cluster.refuses = "/authorizationpolicies"
+    assert session.close(cluster.ask, Iam(), "k", "auth", AT) == ["ada, gateway: refused"]
+    assert CLOSED not in cluster.objects[HOME]["metadata"].get("annotations", {})
+
+
 @pytest.mark.parametrize(("door", "at"), [("login", "/passwords"), ("rights", "/rolebindings"), ("runs", "/workflows")])
 def test_a_door_that_does_not_close_is_told_and_the_others_close(door: str, at: str) -> None:
     cluster, iam = Cluster(), Iam()
@@ -155,6 +196,59 @@ def test_the_cluster_closes_the_class_in_the_minute_of_its_end_in_utc(
     spec = session_end.cron_job("classroom-k-end", args)
     assert spec["schedule"] == schedule
     assert spec["timeZone"] == "Etc/UTC"
+
+
+@pytest.mark.parametrize(
+    ("kind", "has", "says"),
+    [
+        ("seaweedfs", {"S3_ENDPOINT", "S3_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, ""),
+        # Boto3 knows where AWS is, and may be somebody without a Secret.
+        ("aws", {"S3_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, ""),
+        ("minio", {"KEYS_STAY_OPEN"}, "run `scripts/classroom close` with the class file"),
+        ("given", {"KEYS_STAY_OPEN"}, "have whoever gave them take them back"),
+    ],
+)
+def test_the_cluster_switches_keys_off_where_it_can_and_else_says_who_can(
+    kind: Literal["seaweedfs", "aws", "minio", "given"], has: set[str], says: str, platform: Platform
+) -> None:
+    at = {} if kind == "aws" else {"endpoint": "https://s3.example.org"}
+    store = ObjectStore(kind=kind, keys_file=Path("keys.csv"), **at)
+    there = platform.model_copy(update={"object_store": store})
+    args = session_end.SessionEndArgs(class_name="k", session=_session("2026-12-01 17:00"), platform=there)
+    pod = session_end.cron_job("classroom-k-end", args)["jobTemplate"]["spec"]["template"]["spec"]
+    environment = {each["name"]: each for each in pod["containers"][0]["env"]}
+    assert environment.keys() == has | {"CLASS_NAME", "DEX_NAMESPACE", "SESSION_END"}
+    assert says in environment.get("KEYS_STAY_OPEN", {}).get("value", "")
+    optional = [
+        each["valueFrom"]["secretKeyRef"].get("optional", False) for each in environment.values() if "valueFrom" in each
+    ]
+    assert set(optional) <= {kind == "aws"}
+
+
+def test_where_keys_cannot_be_switched_all_other_doors_close_and_the_class_counts_as_closed() -> None:
+    cluster = Cluster()
+    assert session.close(cluster.ask, None, "k", "auth", AT) == []
+    assert BINDING not in cluster.objects
+    assert CLOSED in cluster.objects[HOME]["metadata"]["annotations"]
+    assert session.reopen(cluster.ask, None, "k", "auth", LATER) == []
+    assert BINDING in cluster.objects
+
+
+def test_whoever_closes_a_class_whose_keys_were_given_is_told_that_they_still_open(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    def close(_ask: object, keys: object, *_: object) -> list[str]:
+        closed.append(keys)
+        return []
+
+    monkeypatch.setattr(stores, "connect", lambda _: SimpleNamespace(leaves="given"))
+    monkeypatch.setattr(day.cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(day.session, "close", close)
+    with pytest.raises(day.DoorsLeft, match=r"class demo is closed, but .* keys still open their buckets"):
+        day.close(demo, platform)
+    assert closed == [None]
 
 
 def test_only_a_class_with_a_session_gets_one_and_its_key_stands_in_no_clear_text(

@@ -280,6 +280,106 @@ def test_paths_of_a_platform_are_taken_from_the_files_own_folder(tmp_path: Path)
     assert platform.ca_file is None
 
 
+@pytest.mark.parametrize(
+    ("gateway", "answer"),
+    [
+        (
+            "  gateway: {kind: istio}\n",
+            "class.yaml:4: platform.gateway_namespace: is missing, which `gateway.kind: istio` needs; "
+            "write for example `gateway_namespace: istio-system`",
+        ),
+        (
+            "  gateway: {user_header: x-user}\n",
+            "class.yaml:11: platform.gateway.user_header: is not looked at with `kind: traefik`; "
+            "take it away, or write `kind: istio`",
+        ),
+        (
+            "  gateway_namespace: istio-system\n  gateway: {kind: istio, principal: gateway}\n",
+            "class.yaml:12: platform.gateway.principal: 'gateway' is refused (string should match pattern "
+            "'^[a-z0-9.-]+/ns/[a-z0-9-]+/sa/[a-z0-9.-]+$'); write for example "
+            "`principal: cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account`",
+        ),
+        (
+            "  gateway: {kind: nginx}\n",
+            "class.yaml:11: platform.gateway.kind: 'nginx' is refused (should be 'traefik' or 'istio'); "
+            "write for example `kind: istio`",
+        ),
+    ],
+)
+def test_a_gateway_is_told_what_its_kind_lacks_or_does_not_look_at(tmp_path: Path, gateway: str, answer: str) -> None:
+    assert _refusal(tmp_path, _LEAST + _PLATFORM + gateway) == answer
+
+
+def test_behind_istio_a_platform_names_its_gateways_namespace_and_the_rest_is_kubeflows(tmp_path: Path) -> None:
+    behind = "  gateway: {kind: istio}\n  gateway_namespace: istio-system\n"
+    platform = _load(tmp_path, _LEAST + _PLATFORM + behind).platform
+    assert isinstance(platform, Platform)
+    assert platform.gateway.user_header == "kubeflow-userid"
+    assert _load(tmp_path, _LEAST + _PLATFORM).platform.model_dump()["gateway"]["kind"] == "traefik"
+
+
+@pytest.mark.parametrize(
+    ("store", "answer"),
+    [
+        (
+            "{kind: azure}",
+            "class.yaml:8: platform.object_store.kind: 'azure' is refused (should be 'seaweedfs', 'minio', 'aws' or "
+            "'given'); write for example `kind: aws`",
+        ),
+        (
+            "{kind: minio}",
+            "class.yaml:8: platform.object_store.endpoint: is missing, which `kind: minio` needs; "
+            "write for example `endpoint: https://s3.example.org`",
+        ),
+        (
+            "{kind: given, endpoint: 'https://s3.example.org'}",
+            "class.yaml:8: platform.object_store.keys_file: is missing, which `kind: given` needs; "
+            "write for example `keys_file: keys.csv`",
+        ),
+        (
+            "{kind: aws, endpoint: 'https://s3.example.org'}",
+            "class.yaml:8: platform.object_store.endpoint: is not looked at with `kind: aws`; take it away; `region` "
+            "says where it is",
+        ),
+        (
+            "{kind: aws, region: Frankfurt}",
+            "class.yaml:8: platform.object_store.region: 'Frankfurt' is refused (string should match pattern "
+            "'^[a-z0-9-]+$'); write for example `region: us-east-1`",
+        ),
+    ],
+)
+def test_an_object_store_is_told_what_its_kind_needs(tmp_path: Path, store: str, answer: str) -> None:
+    text = _PLATFORM.replace("{endpoint: 'https://s3.example.org'}", store)
+    assert _refusal(tmp_path, _LEAST + text) == answer
+
+
+@pytest.mark.parametrize(
+    ("store", "endpoint", "in_cluster"),
+    [
+        ("{endpoint: 'https://s.org'}", "https://s.org", "http://seaweedfs.kubeflow:8333"),
+        ("{kind: minio, endpoint: 'https://s.org'}", "https://s.org", "http://minio-service.kubeflow:9000"),
+        ("{kind: given, endpoint: 'https://s.org', keys_file: k.csv}", "https://s.org", "https://s.org"),
+        ("{kind: aws, region: cn-north-1}", *["https://s3.cn-north-1.amazonaws.com.cn"] * 2),
+    ],
+)
+def test_where_an_object_store_is_follows_from_its_kind(
+    tmp_path: Path, store: str, endpoint: str, in_cluster: str
+) -> None:
+    text = _PLATFORM.replace("{endpoint: 'https://s3.example.org'}", store)
+    platform = _load(tmp_path, _LEAST + text).platform
+    assert isinstance(platform, Platform)
+    assert (platform.object_store.endpoint, platform.object_store.endpoint_in_cluster) == (endpoint, in_cluster)
+
+
+def test_given_buckets_are_not_set_by_the_class_file(tmp_path: Path) -> None:
+    store = "{kind: given, endpoint: 'https://s.org', keys_file: k.csv}"
+    text = _PLATFORM.replace("{endpoint: 'https://s3.example.org'}", store)
+    assert _refusal(tmp_path, _LEAST + "bucket: {versioning: true}\n" + text) == (
+        "class.yaml:4: bucket: sets region, versioning or lifecycle_days of buckets that were given; "
+        "take them away here, and set them where the buckets are made"
+    )
+
+
 def test_a_platform_without_what_reaches_it_is_told_field_by_field(tmp_path: Path) -> None:
     answer = _refusal(tmp_path, _LEAST + "platform: {kind: kubeflow, url: 'http://x'}\n")
     assert "platform.kubeconfig: is missing; write for example `kubeconfig: ~/.kube/config`" in answer
@@ -322,7 +422,7 @@ def test_a_roster_in_a_file_comes_before_the_students_of_the_class_file(tmp_path
         ("id,id,email\n", "students.csv:1: id: is given twice; take one of the two columns away"),
         (
             "id;email\n",
-            "students.csv:1: 'id;email' is not a known column; write `id,email,name` in its first line; "
+            "students.csv:1: names none of the columns; write `id,email,name` in its first line; "
             "commas divide the columns",
         ),
         (

@@ -4,13 +4,16 @@ import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from infra.bucket import ObjectStoreUnreachable
 from infra.cluster import ClusterUnreachable
+from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled
-from infra.teardown import Certificate, Created, Look, Question, _path, prove
+from infra.stores import ObjectStoreUnreachable
+from infra.teardown import Certificate, Created, Ground, Look, Question, _path, prove, questions
 
 _NEVER = threading.Event()
 
@@ -118,6 +121,18 @@ def test_who_does_not_answer_is_not_waited_for_again_in_the_same_round() -> None
     looks = prove(questions, _told, _NEVER, _waited)
     assert [look.verdict for look in looks] == ["could-not-look", "could-not-look", "absent"]
     assert asked == ["cluster", "store"] * 2
+
+
+@pytest.mark.parametrize(("leaves", "asks"), [("", True), ("they were given", False)])
+def test_the_object_store_is_asked_only_for_what_the_class_would_take_away(
+    demo: ClassSpec, platform: Platform, leaves: str, asks: bool
+) -> None:
+    store: Any = SimpleNamespace(leaves=leaves, endpoint="https://s3.example.org")
+    nobody: Any = None
+    ground = Ground(
+        spec=demo, platform=platform, student="", cluster=nobody, store=store, namespaces=frozenset(), holdings=()
+    )
+    assert any(question.of == "object store" for question in questions(ground)) is asks
 
 
 def test_a_stopped_proof_proves_nothing() -> None:

@@ -149,6 +149,9 @@ class GatewaySession:
 def _asks_for_login(answer: requests.Response) -> bool:
     if answer.status_code == HTTPStatus.UNAUTHORIZED:
         return True
+    if answer.status_code == HTTPStatus.FORBIDDEN:
+        # What oauth2-proxy shows, where it is told not to start the login by itself, is a page with a button.
+        return 'action="/oauth2/start"' in answer.text
     target = urlsplit(answer.headers.get("Location", "")).path
     return answer.is_redirect and ("/oauth2/" in target or "/dex/" in target)
 

@@ -20,7 +20,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
-from infra import naming
+from infra import naming, stores
 from infra.cluster import ClusterUnreachable
 from infra.failure import Failure
 from infra.spec import Platform
@@ -31,7 +31,6 @@ from labs.runner.isolation import asks
 from labs.runner.isolation.asks import Call, Seat
 from labs.runner.isolation.doors import PLATFORM, Try
 
-_COOKIE: Final = "oauth2_proxy_kubeflow"
 _LONG_AGO_SECONDS: Final = 400 * 86_400
 _BCRYPT_COST: Final = 10
 
@@ -71,7 +70,7 @@ def signed(secret: str, name: str, value: str, seconds: int) -> str:
     return f"{value}|{seconds}|{base64.urlsafe_b64encode(digest).decode()}"
 
 
-def whole_cookie(header: str, name: str = _COOKIE) -> str:
+def whole_cookie(header: str, name: str) -> str:
     """The value of the session's cookie in a Cookie header; a long one comes cut into `name_0`, `name_1` and so on."""
     parts = (part.strip().partition("=") for part in header.split(";"))
     pairs = {each: value for each, _, value in parts}
@@ -80,7 +79,7 @@ def whole_cookie(header: str, name: str = _COOKIE) -> str:
     return "".join(pairs[f"{name}_{number}"] for number in range(len(pairs)) if f"{name}_{number}" in pairs)
 
 
-def cut_cookie(value: str, name: str = _COOKIE, most: int = 3800) -> str:
+def cut_cookie(value: str, name: str, most: int = 3800) -> str:
     """A Cookie header of it, cut as oauth2-proxy cuts one that is too long for a browser."""
     if len(value) <= most:
         return f"{name}={value}"
@@ -91,14 +90,14 @@ def cut_cookie(value: str, name: str = _COOKIE, most: int = 3800) -> str:
 def _expired(
     found: Found, platform: Platform, cluster: Cluster, seats: list[Seat], sessions: Mapping[str, GatewaySession]
 ) -> None:
-    secret = cluster.secret(platform.dex_namespace, "login")["cookie"]
+    secret, name = cluster.secret(platform.dex_namespace, "login")["cookie"], platform.gateway.session_cookie
     for seat in seats:
         if seat.student not in sessions:
             continue
-        value, _, _ = whole_cookie(sessions[seat.student].cookie_for("/")).partition("|")
+        value, _, _ = whole_cookie(sessions[seat.student].cookie_for("/"), name).partition("|")
         now = int(time.time())
         for at, control in ((now, True), (now - _LONG_AGO_SECONDS, False)):
-            cookie = cut_cookie(signed(secret, _COOKIE, value, at))
+            cookie = cut_cookie(signed(secret, name, value, at), name)
             _at_seats(found, platform, "expired", [seat], cookie, control=control)
 
 
@@ -142,18 +141,17 @@ def _deleted(
 
 
 def _deleted_key(found: Found, platform: Platform, seats: list[Seat], class_name: str, nonce: str) -> None:
-    # It brings Pulumi, for which the command line should not wait.
-    from infra import bucket
-
-    holding = bucket.Holding.of(class_name, nonce)
-    store = bucket.connect(bucket.StoreAddress.of(platform))
+    store = stores.connect(stores.StoreAddress.of(platform))
+    if store.leaves:
+        found.gaps["deleted"] = store.leaves
+        return
+    holding = stores.Holding.of(class_name, nonce)
     try:
-        key = bucket.ensure(store, holding)
-        mine = bucket.open_store(platform.object_store.endpoint, platform.object_store.region, key).s3
+        mine = store.opened_with(store.ensure(holding))
         before = _listed(mine, holding.bucket)
     finally:
         try:
-            bucket.remove(store, holding)
+            store.remove(holding)
         except Failure as error:
             found.left.append(f"bucket {holding.bucket}: {error}")
     for seat in seats:

@@ -26,6 +26,7 @@ from infra import naming
 from infra.cluster import ClusterUnreachable
 from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled, Event, Listener, recorded
+from infra.stores import StoreAddress
 from labs.kubeflow_login import LoginError
 from labs.runner.clients.bucket import Bucket
 from labs.runner.clients.cluster import BucketUnreadableError, Cluster
@@ -148,7 +149,7 @@ class _Proof:
                 student=student.id,
                 email=student.email,
                 namespace=naming.namespace(spec.name, student.id),
-                bucket=naming.bucket(spec.name, student.id),
+                bucket=StoreAddress.of(platform).holding(spec.name, student.id).bucket,
                 notebook=spec.of(student).notebooks[0].name,
             )
             for student in spec.students

@@ -1,0 +1,151 @@
+"""The way from the gateway to a seat's notebooks, open to the seat's student alone; and the gateway's certificate for
+the host name of a class.
+
+Each kind of gateway is one file here, named as `platform.gateway.kind` has it, which offers what `Adapter` lists. What
+it makes lies where its student can read but not write it: Kubeflow's edit role writes neither Traefik's nor Istio's
+objects. The certificate and its key lie in the gateway's namespace, where no student reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from infra import naming
+from infra.access.certificate import CertificateArgs, FileUnreadable, certificate, read
+from infra.failure import CallFailure
+from infra.spec import ClassSpec, Platform, Tls
+
+__all__ = [
+    "Access",
+    "AccessArgs",
+    "FileUnreadable",
+    "Host",
+    "HostArgs",
+    "Unserved",
+    "adapter",
+    "keep_sessions",
+    "read",
+    "refuse_unserved",
+]
+
+Egress = k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessArgs:
+    """Whose notebooks are to be reached, and by whom. The routes go with `home`, the namespace or its profile.
+
+    `profile`: Kubeflow's profile controller keeps the namespace, and makes what it makes there.
+    """
+
+    namespace: str
+    home: pulumi.Resource
+    labels: dict[str, str]
+    email: str
+    notebooks: tuple[str, ...]
+    platform: Platform
+    profile: bool
+
+    def metadata(self, name: str) -> k8s.meta.v1.ObjectMetaArgs:
+        """Of an object in the seat's namespace."""
+        return k8s.meta.v1.ObjectMetaArgs(
+            name=name, namespace=self.namespace, labels=self.labels, annotations=naming.ADOPTING
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    """The host name of a class, where its certificate comes from, and at which gateway."""
+
+    class_name: str
+    host: str
+    tls: Tls
+    platform: Platform
+
+    @property
+    def certificate(self) -> CertificateArgs:
+        """What is to be shown for it."""
+        return CertificateArgs(
+            class_name=self.class_name,
+            host=self.host,
+            tls=self.tls,
+            namespace=self.platform.gateway_namespace,
+        )
+
+
+class Adapter(Protocol):
+    """What a file of this package offers: how one kind of gateway lets students in."""
+
+    NAMESPACE_LABELS: Mapping[str, str]
+    """The labels that a seat's namespace needs for it."""
+    EGRESS: Sequence[Egress]
+    """Where to the pods of a seat must get besides, as rules of a NetworkPolicy."""
+
+    def routes(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions) -> None:
+        """The routes of a seat's notebooks, and the rule that lets its student alone pass."""
+
+    def keep_sessions(self, name: str, class_name: str, platform: Platform, opts: pulumi.ResourceOptions) -> None:
+        """What has to stand once for a class, so that no notebook server is shown the session of who opens it."""
+
+    def show(self, name: str, args: HostArgs, secret: str, opts: pulumi.ResourceOptions) -> None:
+        """Have the gateway show the certificate in `secret`, of its own namespace, to who asks for the class's host."""
+
+    def unserved(self, args: HostArgs) -> str:
+        """Why the gateway would not do so, and what mends it; empty when it will. Errors: `ClusterUnreachable`."""
+
+
+def adapter(platform: Platform) -> Adapter:
+    """The one for the platform's kind of gateway."""
+    return cast(Adapter, import_module(f"{__name__}.{platform.gateway.kind}"))
+
+
+class Access(pulumi.ComponentResource):
+    """Routes `/notebook/<namespace>/<notebook>/` at the gateway: a login is asked for, and only `email` may pass."""
+
+    address: str
+
+    def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("classroom:index:Access", name, None, opts)
+        if not args.email:
+            # A rule that names nobody might let everybody pass.
+            raise ValueError(f"{name}: an access needs the e-mail of who may pass")
+        inside = pulumi.ResourceOptions(parent=self, deleted_with=args.home, depends_on=[args.home])
+        adapter(args.platform).routes(name, args, inside)
+        self.address = args.platform.url
+        self.register_outputs({"address": self.address})
+
+
+def keep_sessions(name: str, class_name: str, platform: Platform, opts: pulumi.ResourceOptions) -> None:
+    """Who opens a notebook of the class shows the session to the gateway, not to the notebook's owner."""
+    adapter(platform).keep_sessions(name, class_name, platform, opts)
+
+
+class Host(pulumi.ComponentResource):
+    """The gateway shows a certificate for `host`. Routes need no change: those of Kubeflow answer to every name."""
+
+    host: str
+
+    def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("classroom:index:Host", name, None, opts)
+        secret, needs = certificate(name, args.certificate, pulumi.ResourceOptions(parent=self))
+        shown = pulumi.ResourceOptions(parent=self, depends_on=needs)
+        adapter(args.platform).show(name, args, secret, shown)
+        self.host = args.host
+        self.register_outputs({"host": self.host})
+
+
+class Unserved(CallFailure):
+    """The gateway, which is not the class's, has no place for the host name of the class."""
+
+
+def refuse_unserved(spec: ClassSpec, platform: Platform) -> None:
+    """Refuse a class whose host name would lead nowhere. Errors: `Unserved`; `infra.cluster.ClusterUnreachable`."""
+    access = spec.access
+    if access.host and access.tls:
+        args = HostArgs(class_name=spec.name, host=access.host, tls=access.tls, platform=platform)
+        if why := adapter(platform).unserved(args):
+            raise Unserved(why)

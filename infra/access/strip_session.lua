@@ -1,0 +1,34 @@
+-- What the ingress gateway runs, after it has asked for the login and judged it, on every request: to a notebook of the
+-- class go no session cookie, of which SESSION is how the names begin, and no token of the login. HEADS are how the
+-- paths begin that lead there.
+
+local function leads_there(path)
+  for _, head in ipairs(HEADS) do
+    if path:sub(1, #head) == head then
+      return true
+    end
+  end
+  return false
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if not leads_there(headers:get(":path") or "") then
+    return
+  end
+  headers:remove("authorization")
+  local kept = {}
+  for at = 0, headers:getNumValues("cookie") - 1 do
+    -- Cut as text: parsed and written again, other cookies might come out changed.
+    for cookie in headers:getAtIndex("cookie", at):gmatch("[^;]+") do
+      cookie = cookie:match("^%s*(.-)%s*$")
+      if cookie ~= "" and cookie:sub(1, #SESSION) ~= SESSION then
+        kept[#kept + 1] = cookie
+      end
+    end
+  end
+  headers:remove("cookie")
+  if #kept > 0 then
+    headers:add("cookie", table.concat(kept, "; "))
+  end
+end

@@ -1,0 +1,68 @@
+"""SeaweedFS: S3 and IAM at one address, with the operator's key from a Secret of the cluster.
+
+What costs a change of its identities (weed/s3api/s3api_embedded_iam.go, ExecuteAction): all of them are written, and
+read again after each, so that it takes a second or more once there are sixty, but for CreateUser, and for policies that
+are attached. So a seat is made with one such change, CreateAccessKey, and goes with one, DeleteUser, which takes the
+user's keys along.
+"""
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+from infra.stores import Key, Store, StoreAddress, s3
+from infra.stores.iam import Iam
+from infra.stores.owned import OwnedBuckets
+
+IDENTITIES_LOCK: Final = "CLASSROOM_IDENTITIES_LOCK"
+"""The environment variable with the path of a file that those processes lock who change identities side by side."""
+
+
+class _Alone:
+    """Held by one thread of one process at a time, of those that know the same lock file.
+
+    Of two changes at once that write all identities, the later would undo the earlier. Each Pulumi stack has a process
+    of its own for buckets, and several stacks run at once.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.Lock()
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if path := os.environ.get(IDENTITIES_LOCK):
+            self._file = Path(path).open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            # Closing gives the lock back, as the end of the process does.
+            self._file.close()
+            self._file = None
+        self._threads.release()
+
+
+_alone: Final = _Alone()
+
+
+def connect(address: StoreAddress) -> Store:
+    """The SeaweedFS at `address`. Errors: `infra.cluster.ClusterUnreachable` when the operator's key cannot be read."""
+    key = address.operator_key()
+
+    def opened(service: Literal["s3", "iam"], key: Key) -> Any:
+        return s3.client(service, key, address.region, address.endpoint)
+
+    operator = opened("s3", key)
+    return OwnedBuckets(
+        identities=Iam(
+            client=opened("iam", key),
+            policy_arns="arn:aws:iam:::policy/",
+            changing=_alone,
+            keys_go_with_user=True,
+        ),
+        clients=lambda _region: operator,
+        opens=lambda key: opened("s3", key),
+    )
