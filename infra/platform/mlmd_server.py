@@ -141,11 +141,16 @@ class Front:
         try:
             namespace = whose()
         except UnknownCaller as error:
-            return _DENIED, str(error), b""
+            return _refused(_DENIED, method, str(error))
         except OSError as error:
-            # Worth another try, which KFP's client makes by itself.
-            return _UNAVAILABLE, f"Kubernetes does not say who asks: {error}", b""
+            return _refused(_UNAVAILABLE, method, f"Kubernetes does not say who asks: {error}")
         return self._stores.call(namespace, method, request)
+
+
+def _refused(code: int, method: str, why: str) -> Answer:
+    # KFP's driver ends over it, and of its pod nothing is left to look at.
+    print(f"{method} refused: {why}")
+    return code, why, b""
 
 
 class _Forwarder(grpc.GenericRpcHandler):

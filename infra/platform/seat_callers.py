@@ -102,7 +102,8 @@ class Callers:
         self._lock = threading.Lock()
 
     def of_pod(self, address: str, port: int) -> Namespace:
-        """The namespace of the pod that calls from there, waiting a little until Kubernetes knows the one pod it is.
+        """The namespace of the pod that calls from there, waiting a little until Kubernetes answers and knows the one
+        pod it is: a driver that is refused once ends its run.
 
         Errors: `UnknownCaller`; `OSError` when Kubernetes cannot be asked.
         """
@@ -112,13 +113,20 @@ class Callers:
             if known and now - known[1] < _REMEMBERED_SECONDS:
                 return known[0]
         until = now + _PATIENCE_SECONDS
-        # Several: one has just ended and Kubernetes has not yet been told. Rather none than the wrong one.
-        while len(names := self._names(address)) != 1:
-            if self._clock() >= until:
-                whose = "of pods in several namespaces" if names else "no pod's"
-                raise UnknownCaller(f"the address {address} is {whose}")
+        while True:
+            late = self._clock() >= until
+            try:
+                # Several: one has just ended and Kubernetes has not yet been told. Rather none than the wrong one.
+                if len(names := self._names(address)) == 1:
+                    found = self.named(names.pop())
+                    break
+                if late:
+                    whose = "of pods in several namespaces" if names else "no pod's"
+                    raise UnknownCaller(f"the address {address} is {whose}")
+            except OSError:
+                if late:
+                    raise
             self._pause(_BETWEEN_SECONDS)
-        found = self.named(names.pop())
         with self._lock:
             if len(self._known) > 10_000:
                 self._known.clear()

@@ -45,6 +45,8 @@ _TEXT_CHARACTERS = 1_500
 _TWICE = frozenset({"volumeMounts", "resources", "allocatedResources"})
 _SECRET = re.compile(r"pass|secret|token|key|credential|auth", re.IGNORECASE)
 _MAIN = "main"
+_ARGO_SAYS = re.compile(r'\{"argo":true|time="[^"]*" level=|Error: exit status \d+$')
+_ENDED_BY = re.compile(r"F\d{4} |panic: |fatal error: ")
 
 T = TypeVar("T")
 
@@ -286,14 +288,20 @@ class Collector:
             return ""
 
     def _last_words(self, run_id: str) -> str:
-        """What a failed pod of the run said last, a driver's too; KFP itself does not tell. Empty when none failed."""
+        """Why a pod of the run failed, a driver's too; KFP itself does not tell. Empty when none failed."""
         pod = self._failed.get(run_id)
-        log = self._pod_log(run_id, pod) if pod else ""
-        said = [line for line in log.splitlines() if line.strip() and not line.startswith('{"argo":true')]
-        return f"pod {pod}: {said[-1]}" if said else ""
+        said = why(self._pod_log(run_id, pod)) if pod else ""
+        return f"pod {pod}: {said}" if said else ""
 
     def _yaml(self, value: Mapping[str, Any]) -> str:
         return self.clean(_dumped(value)) if value else ""
+
+
+def why(log: str) -> str:
+    """The line of a failed pod's log that says why: what ended a Go program, or what was said last before Argo's own
+    words about it."""
+    said = [line for line in log.splitlines() if line.strip() and not _ARGO_SAYS.match(line)]
+    return next((line for line in said if _ENDED_BY.match(line)), said[-1] if said else "")
 
 
 def _runs_a_task(pod: Mapping[str, Any]) -> bool:

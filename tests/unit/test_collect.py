@@ -11,7 +11,7 @@ from labs.runner import lab as labs
 from labs.runner.clients import mlmd
 from labs.runner.clients.cluster import BucketUnreadableError
 from labs.runner.clients.session import NoAnswerError
-from labs.runner.collect import LOG_BYTES, Collector, Started, Uploaded
+from labs.runner.collect import LOG_BYTES, Collector, Started, Uploaded, why
 from labs.runner.facts import RunFacts
 
 NAMESPACE = "demo-alice"
@@ -331,3 +331,21 @@ def test_a_run_that_failed_says_what_its_failed_pod_said_last() -> None:
     (run,) = left(Platform(told={RUN: failed}, there=[driver], printed=said), RUN)["runs"]
 
     assert run.error == "pod x-driver: no way to •••"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (
+            "I1124 15:05:16.548738 14 main.go:86] starts\n"
+            "F1124 15:05:26.840208 14 main.go:104] driver: PermissionDenied\n"
+            'time="2026-11-24T15:05:27Z" level=info msg="sub-process exited"\nError: exit status 1\n',
+            "F1124 15:05:26.840208 14 main.go:104] driver: PermissionDenied",
+        ),
+        ("panic: no answer\n\ngoroutine 1 [running]:\nmain.main()\nError: exit status 2\n", "panic: no answer"),
+        ("Traceback:\nValueError: no rows\nError: exit status 1\n", "ValueError: no rows"),
+        ("Error: exit status 1\n", ""),
+    ],
+)
+def test_a_failed_pod_is_quoted_with_what_ended_it(log: str, reason: str) -> None:
+    assert why(log) == reason

@@ -198,6 +198,21 @@ def test_kubernetes_that_does_not_answer_is_worth_another_try(front: Any, caller
     assert front.from_pod("ipv4:198.19.0.7:1", "Get", b"")[0] == 14
 
 
+def test_kubernetes_that_is_away_for_a_moment_is_waited_for(front: Any, kubernetes: Kubernetes, callers: Any) -> None:
+    asked: list[str] = []
+
+    def away_twice(path: str) -> dict[str, Any]:
+        asked.append(path)
+        if len(asked) < 3:
+            raise OSError("away")
+        return kubernetes(path)
+
+    callers._ask = away_twice
+    assert front.from_pod("ipv4:198.19.0.7:1", "Get", b"") == (0, "", b"")
+    # Twice in vain, then the pod and its namespace.
+    assert len(asked) == 4
+
+
 def test_records_go_with_their_namespace(front: Any, kubernetes: Kubernetes, callers: Any, tmp_path: Path) -> None:
     front.from_pod("ipv4:198.19.0.7:1", "Put", b"ada's")
     front.from_pod("ipv4:198.19.0.8:1", "Put", b"ben's")
