@@ -31,8 +31,7 @@ SETTLES_WITHIN_SECONDS: Final = 240
 """How long namespaces, volumes and their directories may take to go once they were told to."""
 BETWEEN_LOOKS_SECONDS: Final = 3.0
 
-# Every kind a seat is made of, by where the cluster lists it.
-_KINDS: Final = {
+KINDS: Final = {
     # What would close the class that is being taken away.
     "CronJob": "/apis/batch/v1/cronjobs",
     # Before Namespace: the profile controller would make a namespace again whose Profile is still there.
@@ -58,6 +57,7 @@ _KINDS: Final = {
     "Certificate": "/apis/cert-manager.io/v1/certificates",
     "Password (dex)": "/apis/dex.coreos.com/v1/passwords",
 }
+"""Every kind of object that a class may have, and where the API lists them all; in this order they are deleted."""
 
 _Tell = Callable[..., None]
 Verdict = Literal["absent", "present", "could-not-look"]
@@ -217,7 +217,7 @@ def clear(klass: Klass, student: str, *, wipe: bool, cancelled: threading.Event 
     with closing(cluster.api(platform.kubeconfig, platform.context)) as api:
 
         def left() -> list[tuple[str, Mapping[str, Any]]]:
-            answers = ((kind, cluster.get(api, _KINDS[kind], selector) or {}) for kind in kinds)
+            answers = ((kind, cluster.get(api, KINDS[kind], selector) or {}) for kind in kinds)
             return [(kind, item) for kind, answer in answers for item in answer.get("items", [])]
 
         for kind, item in left():
@@ -256,7 +256,7 @@ class Ground:
 def _ground(spec: ClassSpec, platform: Platform, known: tuple[Created, ...], student: str) -> Ground:
     """Find the class: by its roster, by its labels, by its tags and policies, and by what the state names."""
     api = cluster.api(platform.kubeconfig, platform.context)
-    labelled = cluster.get(api, _KINDS["Namespace"], naming.selector(spec.name, student)) or {}
+    labelled = cluster.get(api, KINDS["Namespace"], naming.selector(spec.name, student)) or {}
     named = {item["metadata"]["name"] for item in labelled.get("items", [])}
     students = {item["metadata"]["labels"].get("student", "") for item in labelled.get("items", [])}
     students |= {student} if student else {each.id for each in spec.students}
@@ -302,7 +302,7 @@ def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
     """What the class has, from the state and from what is found without it."""
     found = [
         Created(kind=kind.split()[0], namespace=_namespace(item), name=item["metadata"]["name"], known_by=("label",))
-        for kind in _KINDS
+        for kind in KINDS
         for item in _labelled(ground, kind)
     ]
     found += [_at_large("PersistentVolume", name, "claim") for name in _volumes(ground)]
@@ -353,7 +353,7 @@ def _sweep(ground: Ground, tell: _Tell, notes: list[str], cancelled: threading.E
     """Delete whatever is left of the class; what refuses is noted, and the proof will see it. Whether all went well."""
     noted = len(notes)
     going: set[str] = set()
-    for kind in (kind for kind in _KINDS if kind != "Pod"):
+    for kind in (kind for kind in KINDS if kind != "Pod"):
         try:
             left = [item for item in _labelled(ground, kind) if _namespace(item) not in going]
         except ClusterUnreachable as error:
@@ -382,7 +382,7 @@ def questions(ground: Ground) -> tuple[Question, ...]:
             query=f"GET {path}?labelSelector={quote(selector, safe='=,/')}",
             ask=lambda kind=kind: tuple(_label(item) for item in _labelled(ground, kind)),
         )
-        for kind, path in _KINDS.items()
+        for kind, path in KINDS.items()
     ]
     asked.append(
         Question(
@@ -508,12 +508,12 @@ def _ask(question: Question, silent: dict[str, str]) -> Look:
 
 def _labelled(ground: Ground, kind: str) -> list[Mapping[str, Any]]:
     # A cluster without the kind (404) holds none of it.
-    answer = cluster.get(ground.cluster, _KINDS[kind], ground.selector) or {}
+    answer = cluster.get(ground.cluster, KINDS[kind], ground.selector) or {}
     return list(answer.get("items", []))
 
 
 def _ours_by_name(ground: Ground, name: str) -> bool:
-    found = cluster.get(ground.cluster, f"{_KINDS['Namespace']}/{name}")
+    found = cluster.get(ground.cluster, f"{KINDS['Namespace']}/{name}")
     # Another's namespace that happens to bear the name was never ours to take away.
     return found is not None and _is_ours(found)
 
@@ -553,12 +553,12 @@ def _directories(ground: Ground) -> tuple[str, ...]:
 
 def _path(kind: str, item: Mapping[str, Any]) -> str:
     """The path of one object, from the path that lists its kind in all namespaces."""
-    head, _, plural = _KINDS[kind].rpartition("/")
+    head, _, plural = KINDS[kind].rpartition("/")
     namespace = _namespace(item)
     return (
         f"{head}/namespaces/{namespace}/{plural}/{item['metadata']['name']}"
         if namespace
-        else (f"{_KINDS[kind]}/{item['metadata']['name']}")
+        else (f"{KINDS[kind]}/{item['metadata']['name']}")
     )
 
 

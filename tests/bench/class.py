@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra import cluster, naming, one_machine, stacks, teardown
-from infra.spec import ClassSpec, Platform
+from infra.spec import ClassSpec, ObjectStore, Platform
 from infra.steps import Event
 
 CLASS: Final = "chgbench"
@@ -188,10 +188,10 @@ def fake_nodes(kwok: Path, stages: Path, kubectl: Kubectl) -> Iterator[None]:
 def manifests(platform: Platform) -> list[dict[str, Any]]:
     """The objects of the class that stands, each as a person would have written it, namespaces first."""
     made: list[dict[str, Any]] = []
-    kinds = [kind for kind in teardown._KINDS if kind not in ("Pod", "Profile")]
+    kinds = [kind for kind in teardown.KINDS if kind not in ("Pod", "Profile")]
     with closing(cluster.api(platform.kubeconfig, platform.context)) as api:
         for kind in kinds:
-            path = teardown._KINDS[kind]
+            path = teardown.KINDS[kind]
             group = path.removeprefix("/apis/").rpartition("/")[0] if path.startswith("/apis/") else "v1"
             for item in (cluster.get(api, path, naming.selector(CLASS)) or {}).get("items", []):
                 # The notebook controller copies the labels of a Notebook to what it makes of it.
@@ -218,7 +218,7 @@ def await_servers(platform: Platform, count: int) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     with closing(cluster.api(platform.kubeconfig, platform.context)) as api:
         while time.monotonic() < deadline:
-            found = cluster.get(api, teardown._KINDS["Notebook"], naming.selector(CLASS)) or {}
+            found = cluster.get(api, teardown.KINDS["Notebook"], naming.selector(CLASS)) or {}
             ready = sum((item.get("status") or {}).get("readyReplicas") == 1 for item in found.get("items", []))
             if ready == count:
                 return
@@ -264,9 +264,12 @@ def main() -> None:
     arguments.add_argument("--helm", type=Path)
     arguments.add_argument("--seats", type=int, default=100)
     arguments.add_argument("--only", default="up,same,down,kubectl,helm")
+    arguments.add_argument("--aws", action="store_true", help="Buckets at AWS, or where AWS_ENDPOINT_URL says.")
     given = arguments.parse_args()
     wanted, seats = given.only.split(","), given.seats
     platform, spec = one_machine.reached(), class_of(seats)
+    if given.aws:
+        platform = platform.model_copy(update={"object_store": ObjectStore(kind="aws")})
     kubectl = Kubectl(platform)
     klass = stacks.Klass(
         spec=spec, platform=platform, state=one_machine.state_directory(), tools=one_machine.pulumi_directories()

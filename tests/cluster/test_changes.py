@@ -71,7 +71,7 @@ def of(student: str) -> str:
 def objects(api: Any, class_name: str) -> dict[str, Any]:
     """What of a class stands in the cluster, each as its author has it: secrets by the names of their fields alone."""
     found: dict[str, Any] = {}
-    for kind, path in teardown._KINDS.items():
+    for kind, path in teardown.KINDS.items():
         if kind in ("Pod", "Profile"):
             continue
         for item in (cluster.get(api, path, naming.selector(class_name)) or {}).get("items", []):
