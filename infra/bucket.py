@@ -42,7 +42,7 @@ class _BucketProvider(ResourceProvider):
         found = store.standing(holding)
         if not found.bucket:
             return ReadResult("", {})
-        # What has gone or changed is told by an empty output, which `diff` then finds wanting.
+        # What has gone or changed is told by an output that is false, which `diff` then finds wanting.
         key = Key(access_key=props.get("access_key") or "", secret_key=props.get("secret_key") or "")
         outs = {
             **props,

@@ -169,13 +169,18 @@ def remove(spec: ClassSpec, student: str) -> None:
 @_Language
 def repair(spec: ClassSpec, student: str, keep: bool, language: Literal["en", "ko"]) -> None:
     """Rebuild the seat of one STUDENT; the login stays, and no other seat is touched."""
+    from infra import stores
     from scripts import verbs
 
-    seat = verbs.repair(spec, _reached(spec), student, console, wipe=not keep, language=language)
-    kept = (
-        "files, bucket and login are the old ones" if keep else "workspace and bucket are empty, the login is the old"
-    )
-    console.print(f"{seat.id}'s seat is rebuilt; {kept}", soft_wrap=True)
+    reached = _reached(spec)
+    seat = verbs.repair(spec, reached, student, console, wipe=not keep, language=language)
+    if keep:
+        kept = "files, bucket and login are the old ones"
+    elif left := stores.connect(stores.StoreAddress.of(reached)).leaves:
+        kept = f"workspaces are new, the login is the old; {left}"
+    else:
+        kept = "workspaces and bucket are new, the login is the old"
+    console.print(f"{seat.id}'s seat is rebuilt; {kept}", markup=False, highlight=False, soft_wrap=True)
 
 
 @classroom.command()

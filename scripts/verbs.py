@@ -55,7 +55,7 @@ class NotebookSilent(Failure):
 
 
 class LessonsMissing(Failure):
-    """The seats stand, but not every lab could be put there."""
+    """A seat stands, but not every lab could be put there."""
 
 
 class NoClass(CallFailure):

@@ -2,8 +2,9 @@
 the host name of a class.
 
 Each kind of gateway is one file here, named as `platform.gateway.kind` has it, which offers what `Adapter` lists. What
-it makes lies where its student can read but not write it: Kubeflow's edit role writes neither Traefik's nor Istio's
-objects. The certificate and its key lie in the gateway's namespace, where no student reads.
+it makes lies where its student can read but not write it: Kubeflow's edit role writes neither Traefik's objects nor,
+since Kubeflow 1.10, Istio's (kubeflow/manifests common/istio, ClusterRole `kubeflow-istio-edit`). The certificate and
+its key lie in the gateway's namespace, where no student reads.
 """
 
 from collections.abc import Mapping, Sequence

@@ -80,8 +80,8 @@ class NetworkPolicies(pulumi.ComponentResource):
                         ready=Ready(port=_METRICS_PORT, path="/metrics", period_seconds=2),
                         privileged=True,
                         user=None,
-                        # It judges the first packet of every connection. With the share of one pod among dozens it came
-                        # too late for three in a hundred, which the kernel then drops, most of them questions for names.
+                        # It judges the first packet of every connection. With the share of one pod among dozens it was
+                        # too late for three in a hundred, which the kernel then drops: names were not found.
                         millicores=200,
                         go_memory_mebibytes=64,
                     )

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from infra import one_machine, stacks
+from infra import one_machine, stacks, stores
 from infra.classroom import Handout, SeatDetails
 from infra.spec import ClassSpec, Platform
 from labs.runner import seed
@@ -185,6 +185,24 @@ def test_without_the_rehearsal_the_login_is_printed_with_what_was_left_out(
     assert "secret-of-alice" in said
     assert "not rehearsed: simple_pipeline, taxi; " in said
     assert "--student alice --lab simple_pipeline --lab taxi" in said
+
+
+@pytest.mark.parametrize(
+    ("how", "leaves", "told"),
+    [
+        ([], "keys were given", "files, bucket and login are the old ones"),
+        (["--wipe"], "", "workspaces and bucket are new, the login is the old"),
+        (["--wipe"], "keys were given", "workspaces are new, the login is the old; keys were given"),
+    ],
+)
+def test_of_a_seat_that_was_rebuilt_it_is_told_what_is_new(
+    how: list[str], leaves: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verbs, "repair", lambda *_, **__: seat("alice"))
+    monkeypatch.setattr(stores, "connect", lambda _: SimpleNamespace(leaves=leaves))
+    code, said = ended(capsys, "repair", str(CLASS_FILE), "alice", *how)
+
+    assert (code, said) == (0, f"alice's seat is rebuilt; {told}\n")
 
 
 def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
