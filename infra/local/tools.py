@@ -518,6 +518,18 @@ def _with_pipeline_api(workshop: Workshop) -> None:
     signals = workshop.folder / "vendor" / _ARGO / "workflow/executor/os-specific"
     shutil.copyfile(signals / "signal_darwin.go", signals / "signal_linux.go")
 
+    # A later KFP (its #13179) tries again when ML Metadata is not reached at once; 2.14 ends the run (docs/adr/0015).
+    metadata = workshop.folder / "vendor" / _KFP / "backend/src/v2/metadata/client.go"
+    code = metadata.read_text()
+    for upstream, ours in (
+        ("mlmdClientSideMaxRetries   = 3", "mlmdClientSideMaxRetries   = 8"),
+        ("WithCodes(codes.Aborted)", "WithCodes(codes.Aborted, codes.Unavailable)"),
+    ):
+        if upstream not in code:
+            raise ToolBuildError("kfp-driver", f"{metadata.name} holds no {upstream!r}", "mend infra/local/tools.py")
+        code = code.replace(upstream, ours)
+    metadata.write_text(code)
+
 
 def _pipeline_api(generator: Path) -> dict[str, str]:
     """KFP's API as Go code: file name in its repository -> contents. `generator` is protoc-gen-go."""
