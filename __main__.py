@@ -9,11 +9,13 @@ from pathlib import Path
 import pulumi
 
 from infra import one_machine
+from infra.access import refuse_unready
 from infra.classroom import program, refuse_taken
 from infra.spec import load
 
 _file = Path(__file__).parent / pulumi.Config("classroom").require("file")
 _spec = load(_file)
 _platform = one_machine.platform_of(_spec)
+refuse_unready(_spec, _platform)
 refuse_taken(_spec, _platform)
 program(_spec, _platform)()

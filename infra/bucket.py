@@ -16,7 +16,7 @@ from infra.stores import Holding, Key, Settings, StoreAddress, connect, s3
 
 
 class BucketElsewhere(Failure):
-    """A bucket stands in another region than the class file now asks for; buckets cannot be moved."""
+    """A bucket stands in another store or region than is now asked for; buckets cannot be moved."""
 
 
 class _BucketProvider(ResourceProvider):
@@ -43,7 +43,7 @@ class _BucketProvider(ResourceProvider):
         if not found.bucket:
             return ReadResult("", {})
         # What has gone or changed is told by an output that is false, which `diff` then finds wanting.
-        key = Key(access_key=props.get("access_key") or "", secret_key=props.get("secret_key") or "")
+        key = _key(props)
         outs = {
             **props,
             "policy_intact": found.confined,
@@ -56,24 +56,33 @@ class _BucketProvider(ResourceProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         (before, held), (after, holding) = _inputs(_olds), _inputs(_news)
-        moved = ["holding"] if held != holding else []
-        moved += ["address"] if (before.kind, before.endpoint) != (after.kind, after.endpoint) else []
-        hurt = [key for key in ("policy_intact", "tags_intact", "key_intact") if not _olds.get(key)]
-        changed = before != after or _settings(_olds) != _settings(_news)
-        return DiffResult(changes=bool(moved or hurt or changed), replaces=moved, delete_before_replace=True)
+        # A replacement takes the bucket away, with all work in it; where another store is meant, `update` refuses.
+        replaces = ["holding"] if held != holding and _store(before) == _store(after) else []
+        hurt = not all(_olds.get(key) for key in ("policy_intact", "tags_intact", "key_intact"))
+        changed = (before, held, _settings(_olds)) != (after, holding, _settings(_news))
+        # A key that was given is no input; its file may hold another by now.
+        rekeyed = after.kind == "given" and not connect(after).keeps(holding, _key(_olds))
+        return DiffResult(changes=hurt or changed or rekeyed, replaces=replaces, delete_before_replace=True)
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        address, holding = _inputs(_news)
+        (there, held), (address, holding) = _inputs(_olds), _inputs(_news)
+        if _store(there) != _store(address):
+            at = f"region: {there.region}" if there.kind == "aws" else f"endpoint: {there.endpoint}"
+            raise BucketElsewhere(
+                f"bucket {held.bucket} lies in another object store than {address.endpoint} and cannot be moved; "
+                f"write `kind: {there.kind}` and `{at}` again under `platform.object_store` in the class file, "
+                "or take the class down first with the old address"
+            )
         before, settings = _settings(_olds), _settings(_news)
         if before.region != settings.region:
-            there = f"region {before.region}" if before.region else "the object store's own region"
+            where = f"region {before.region}" if before.region else "the object store's own region"
             mend = f"write `region: {before.region}`" if before.region else "take `region` out"
             raise BucketElsewhere(
-                f"bucket {holding.bucket} lies in {there} and cannot be moved; "
+                f"bucket {holding.bucket} lies in {where} and cannot be moved; "
                 f"{mend} under `bucket` in the class file, or take the class down first"
             )
         store = connect(address)
-        key = store.ensure(holding, Key(access_key=_olds["access_key"], secret_key=_olds["secret_key"]))
+        key = store.ensure(holding, _key(_olds))
         if before != settings:
             s3.configure(store.s3(holding), holding.bucket, settings)
         return UpdateResult(outs={**_news, **_seen(holding, key)})
@@ -88,6 +97,15 @@ def _inputs(props: dict[str, Any]) -> tuple[StoreAddress, Holding]:
     # A state of an earlier version tells more of it.
     holding = Holding(**{field.name: named[field.name] for field in fields(Holding)})
     return StoreAddress(**props["address"]), holding
+
+
+def _store(address: StoreAddress) -> tuple[str, str]:
+    """What tells one store from another. A state of an earlier version may have a slash behind the endpoint."""
+    return address.kind, address.endpoint.rstrip("/")
+
+
+def _key(props: dict[str, Any]) -> Key:
+    return Key(access_key=props.get("access_key") or "", secret_key=props.get("secret_key") or "")
 
 
 def _settings(props: dict[str, Any]) -> Settings:

@@ -34,7 +34,7 @@ from semver import VersionInfo
 from infra.failure import CallFailure, Failure
 from infra.identity import PASSWORD_PATTERN
 from infra.steps import Cancelled, Event, Listener
-from infra.stores.seaweedfs import IDENTITIES_LOCK
+from infra.stores import IDENTITIES_LOCK
 
 Outputs = Mapping[str, auto.OutputValue]
 """What a program exported. The text form of a secret one is hidden."""

@@ -611,8 +611,11 @@ def sidecar(written: str) -> Container:
 
     Source of the defaults: istio/istio manifests/charts/istio-control/istio-discovery/values.yaml, global.proxy.
     """
-    sizes = json.loads(written).get("global", {}).get("proxy", {}).get("resources") or _SIDECAR
-    return _sized(sizes)
+    try:
+        sizes = json.loads(written)["global"]["proxy"]["resources"]
+    except (ValueError, KeyError, TypeError):
+        sizes = None
+    return _sized(sizes or _SIDECAR)
 
 
 def executor(written: str) -> Container:

@@ -64,7 +64,7 @@ def seat_of_policy(policy: str) -> tuple[str, str] | None:
 
 
 def namespace_heads(class_name: str) -> tuple[str, str]:
-    """What the namespaces of a class begin with, one or the other; another's may as well.
+    """What the namespaces and the buckets of a class begin with, one or the other; another's may as well.
 
     `class_name`: a DNS label.
     """

@@ -119,15 +119,17 @@ def _keys(store: ObjectStore) -> list[dict[str, Any]]:
     if store.kind == "given":
         why = "the keys were given; have whoever gave them take them back"
         return [{"name": "KEYS_STAY_OPEN", "value": why}]
+    region = {"name": "S3_REGION", "value": store.region}
+    if store.kind == "aws" and "secret" not in store.model_fields_set:
+        # Under the default's name lies MinIO's key; a role of the node, or of the pod's account, does at AWS.
+        return [region]
     at = [] if store.kind == "aws" else [{"name": "S3_ENDPOINT", "value": store.endpoint_in_cluster}]
-    # On AWS a role of the node, or of the pod's account, does as well.
-    optional = {"optional": True} if store.kind == "aws" else {}
     fields = {"AWS_ACCESS_KEY_ID": store.access_key_field, "AWS_SECRET_ACCESS_KEY": store.secret_key_field}
     return [
         *at,
-        {"name": "S3_REGION", "value": store.region},
+        region,
         *(
-            {"name": name, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key, **optional}}}
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key}}}
             for name, key in fields.items()
         ),
     ]

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -242,6 +243,8 @@ ShortName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 40))]
 LabName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Email = Annotated[str, BeforeValidator(_email)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
+StoreUrl = Annotated[str, Field(pattern=_STORE_ADDRESS), AfterValidator(lambda url: url.removesuffix("/"))]
+"""The address of an object store, the same with a slash behind it and without."""
 File = Annotated[Path, BeforeValidator(_file)]
 """A path; a relative one is taken from the class file's own folder."""
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": _MOMENT.pattern})]
@@ -543,14 +546,14 @@ class ObjectStore(_Part):
     boto3 finds where you type. `given`: any S3, whose buckets and keys somebody else has made and takes away."""
     region: str = Field(default="us-east-1", pattern=_REGION, examples=["us-east-1"])
     """The region that requests are signed for."""
-    endpoint: str = Field(default="", pattern=_STORE_ADDRESS, examples=["https://s3.example.org"])
+    endpoint: StoreUrl = Field(default="", examples=["https://s3.example.org"])
     """Its address from where you type. Of `aws` it is known."""
-    endpoint_in_cluster: str = Field(default="", pattern=_STORE_ADDRESS, examples=["http://seaweedfs.kubeflow:8333"])
+    endpoint_in_cluster: StoreUrl = Field(default="", examples=["http://seaweedfs.kubeflow:8333"])
     """Its address from a pod. Left out: http://seaweedfs.kubeflow:8333 or http://minio-service.kubeflow:9000, of the
     other kinds `endpoint`."""
     secret: str = Field(default="mlpipeline-minio-artifact", min_length=1, examples=["mlpipeline-minio-artifact"])
-    """The Secret in Kubeflow's namespace with the operator's key. For `aws` it need not be there: only the end of a
-    `session` looks for it, to switch keys off."""
+    """The Secret in Kubeflow's namespace with the operator's key. For `aws` only the end of a `session` looks for it,
+    to switch keys off, and only where it is written here; left out, the pod's own role does that."""
     access_key_field: str = Field(default="accesskey", min_length=1, examples=["accesskey"])
     """The Secret's field with the key's name."""
     secret_key_field: str = Field(default="secretkey", min_length=1, examples=["secretkey"])
@@ -599,6 +602,9 @@ class ObjectStore(_Part):
                 example = _example(field, type(self).model_fields[field].examples or [""])
                 mend = f"write for example `{example}`"
                 raise _mistake(f"is missing, which `kind: {self.kind}` needs", mend, at=(field,))
+        if self.keys_file and self.kind != "given":
+            mend = "take it away, or write `kind: given`"
+            raise _mistake(f"is not looked at with `kind: {self.kind}`", mend, at=("keys_file",))
         return self
 
 

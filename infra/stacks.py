@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from infra import changes, engine, naming
-from infra.access import refuse_unserved
+from infra.access import refuse_unready
 from infra.classroom import PROJECT, SEAT_TYPE, SEATS_PER_STACK, Handout, handout, program, refuse_taken
 from infra.engine import Planned, Seen, Stack
 from infra.failure import CallFailure, Failure
@@ -171,14 +171,14 @@ def up(
     The listener hears of `seats`, how many are ready of how many, and of each thing that failed.
 
     Errors: `NotInTheFile` when a seat stands whose student the file does not name: it would go with all its work;
-    `infra.classroom.Taken`; `infra.access.Unserved`; `SeatsFailed`, once all that can be made is; those of `engine.up`.
+    `infra.classroom.Taken`; `infra.access.Unready`; `SeatsFailed`, once all that can be made is; those of `engine.up`.
     """
     stop = cancelled or threading.Event()
     known = recorded(klass)
     standing = frozenset(student for each in known.values() for student in each.students)
     students = frozenset(student.id for student in klass.spec.students)
     _refuse_to_lose(standing - students)
-    refuse_unserved(klass.spec, klass.platform)
+    refuse_unready(klass.spec, klass.platform)
     refuse_taken(klass.spec, klass.platform, known=standing)
     _settle(klass, known, students, stop)
     shares = cut(students, {number: each.students for number, each in known.items()})

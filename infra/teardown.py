@@ -138,11 +138,15 @@ class Certificate(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Something to look for, and how: `ask` answers what there is of it. `of` is who is asked."""
+    """Something to look for, and how. `of` is who is asked.
+
+    `ask` is asked once in a round, whoever else has the same; `part` is what of its answer is meant here.
+    """
 
     subject: str
     query: str
-    ask: Callable[[], tuple[str, ...]]
+    ask: Callable[[], Any]
+    part: Callable[[Any], tuple[str, ...]] = tuple
     of: Literal["cluster", "object store", "node"] = "cluster"
 
 
@@ -319,7 +323,9 @@ def _created(ground: Ground, known: tuple[Created, ...]) -> tuple[Created, ...]:
         found += [_at_large("BucketKey", _shown(key), "user") for key in stands.access_keys]
     found += [_at_large("VolumeDirectory", name, "name") for name in _directories(ground)]
     merged: dict[tuple[str, str, str], Created] = {}
-    for each in (*known, *found):
+    # A bucket that is left is nothing that will be gone.
+    going = [each for each in known if not (each.kind == "Bucket" and ground.store.leaves)]
+    for each in (*going, *found):
         key = (each.kind, each.namespace, each.name)
         ways = merged[key].known_by if key in merged else ()
         merged[key] = each.model_copy(update={"known_by": tuple(dict.fromkeys((*ways, *each.known_by)))})
@@ -425,16 +431,12 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
     if ground.store.leaves:
         return ()
 
-    def stands(part: Callable[[Standing, Holding], Any]) -> Callable[[], tuple[str, ...]]:
-        def ask() -> tuple[str, ...]:
-            # Asked anew each time: what was not there before may be now.
-            found = ground.store.holdings(ground.spec.name, [h.student for h in ground.holdings])
-            seats = [each for each in found if ground.student in ("", each.student)]
-            looked = ((ground.store.standing(seat), seat) for seat in seats)
-            # What `up` refuses as somebody else's is none of the class's either.
-            return tuple(each for found, seat in looked if found.ours for each in part(found, seat))
-
-        return ask
+    def ask() -> list[tuple[Standing, Holding]]:
+        # Asked anew in each round: what was not there before may be now.
+        held = ground.store.holdings(ground.spec.name, [h.student for h in ground.holdings])
+        seats = [each for each in held if ground.student in ("", each.student)]
+        # What `up` refuses as somebody else's is none of the class's either.
+        return [(found, seat) for seat in seats if (found := ground.store.standing(seat)).ours]
 
     where = f"at {ground.store.endpoint}, names by roster, by the buckets' tags and by the policies' names"
     return (
@@ -442,25 +444,29 @@ def _store_questions(ground: Ground) -> tuple[Question, ...]:
             subject="Bucket",
             query=f"buckets {where}",
             of="object store",
-            ask=stands(lambda found, seat: [seat.bucket] if found.bucket else []),
+            ask=ask,
+            part=lambda looked: tuple(seat.bucket for found, seat in looked if found.bucket),
         ),
         Question(
             subject="Bucket user",
             query=f"users {where}",
             of="object store",
-            ask=stands(lambda found, seat: [seat.user] if found.user else []),
+            ask=ask,
+            part=lambda looked: tuple(seat.user for found, seat in looked if found.user),
         ),
         Question(
             subject="Bucket policy",
             query=f"policies {where}",
             of="object store",
-            ask=stands(lambda found, seat: [seat.policy] if found.policy else []),
+            ask=ask,
+            part=lambda looked: tuple(seat.policy for found, seat in looked if found.policy),
         ),
         Question(
             subject="Bucket key",
             query=f"keys of these users {where}",
             of="object store",
-            ask=stands(lambda found, _seat: [_shown(key) for key in found.access_keys]),
+            ask=ask,
+            part=lambda looked: tuple(_shown(key) for found, _ in looked for key in found.access_keys),
         ),
     )
 
@@ -493,14 +499,18 @@ def prove(
 
 def _round(asked: tuple[Question, ...]) -> tuple[Look, ...]:
     silent: dict[str, str] = {}
-    return tuple(_ask(question, silent) for question in asked)
+    answers: dict[Callable[[], Any], Any] = {}
+    return tuple(_ask(question, silent, answers) for question in asked)
 
 
-def _ask(question: Question, silent: dict[str, str]) -> Look:
+def _ask(question: Question, silent: dict[str, str], answers: dict[Callable[[], Any], Any]) -> Look:
     # Who did not answer once in a round is not waited for again in it.
     if question.of not in silent:
         try:
-            return Look(subject=question.subject, query=question.query, rounds=(question.ask(),))
+            if question.ask not in answers:
+                answers[question.ask] = question.ask()
+            found = question.part(answers[question.ask])
+            return Look(subject=question.subject, query=question.query, rounds=(found,))
         except (ClusterUnreachable, ObjectStoreUnreachable, OSError) as error:
             silent[question.of] = str(error)
     return Look(subject=question.subject, query=question.query, error=silent[question.of])

@@ -2,15 +2,14 @@
 the host name of a class.
 
 Each kind of gateway is one file here, named as `platform.gateway.kind` has it, which offers what `Adapter` lists. What
-it makes lies where its student can read but not write it: Kubeflow's edit role writes neither Traefik's objects nor,
-since Kubeflow 1.10, Istio's (kubeflow/manifests common/istio, ClusterRole `kubeflow-istio-edit`). The certificate and
-its key lie in the gateway's namespace, where no student reads.
+it makes lies where its student can read but not write it; the roles are Kubeflow's, so `refuse_unready` looks at them.
+The certificate and its key lie in the gateway's namespace, where no student reads.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -26,14 +25,19 @@ __all__ = [
     "FileUnreadable",
     "Host",
     "HostArgs",
-    "Unserved",
+    "Unready",
     "adapter",
     "keep_sessions",
     "read",
-    "refuse_unserved",
+    "refuse_unready",
 ]
 
 Egress = k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
+
+# What students are by tenancy: the profile controller makes a Profile's owner its admin (profile_controller.go), and
+# what runs in a seat is an editor either way.
+_ROLES: Final = {"namespace": ("kubeflow-edit",), "profile": ("kubeflow-edit", "kubeflow-admin")}
+_WRITING: Final = frozenset({"create", "update", "patch", "delete", "*"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,11 @@ class Adapter(Protocol):
     """The labels that a seat's namespace needs for it."""
     EGRESS: Sequence[Egress]
     """Where to the pods of a seat must get besides, as rules of a NetworkPolicy."""
+    ROUTE_GROUPS: Sequence[str]
+    """The API groups whose objects tell it where requests go. Who writes one can have others' sessions sent to a pod
+    of their own."""
+    ROUTES_CLOSED_BY: str
+    """What an operator does where students may write them."""
 
     def routes(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions) -> None:
         """The routes of a seat's notebooks, and the rule that lets its student alone pass."""
@@ -139,14 +148,41 @@ class Host(pulumi.ComponentResource):
         self.register_outputs({"host": self.host})
 
 
-class Unserved(CallFailure):
-    """The gateway, which is not the class's, has no place for the host name of the class."""
+class Unready(CallFailure):
+    """The gateway or the rights around it, neither of which is the class's, are not ready for the class."""
 
 
-def refuse_unserved(spec: ClassSpec, platform: Platform) -> None:
-    """Refuse a class whose host name would lead nowhere. Errors: `Unserved`; `infra.cluster.ClusterUnreachable`."""
-    access = spec.access
-    if access.host and access.tls:
-        args = HostArgs(class_name=spec.name, host=access.host, tls=access.tls, platform=platform)
-        if why := adapter(platform).unserved(args):
-            raise Unserved(why)
+def refuse_unready(spec: ClassSpec, platform: Platform) -> None:
+    """Refuse a class whose students could lead others' sessions to themselves, or whose host would lead nowhere.
+
+    Errors: `Unready`; `infra.cluster.ClusterUnreachable`.
+    """
+    gateway, access = adapter(platform), spec.access
+    why = _open_to_students(spec, platform, gateway)
+    if not why and access.host and access.tls:
+        why = gateway.unserved(HostArgs(class_name=spec.name, host=access.host, tls=access.tls, platform=platform))
+    if why:
+        raise Unready(why)
+
+
+def _open_to_students(spec: ClassSpec, platform: Platform, gateway: Adapter) -> str:
+    """Which role lets students write the gateway's routes, and what mends it; empty when none does."""
+    # The Kubernetes client takes a second to import, which a unit test does not need.
+    from infra import cluster
+
+    with cluster.api(platform.kubeconfig, platform.context) as api:
+        for role in _ROLES[spec.tenancy]:
+            found = cluster.get(api, f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{role}") or {}
+            # The rules of an aggregated role are there as well: the controller copies them in.
+            written = {
+                group
+                for rule in found.get("rules") or ()
+                if _WRITING.intersection(rule["verbs"])
+                for group in rule.get("apiGroups") or ()
+            }
+            if groups := [each for each in gateway.ROUTE_GROUPS if written & {each, "*"}]:
+                return (
+                    f"the ClusterRole {role} lets students write objects of {', '.join(groups)}: with a route of their "
+                    f"own they would be sent the sessions of others; {gateway.ROUTES_CLOSED_BY}"
+                )
+    return ""

@@ -36,6 +36,14 @@ EGRESS: Final[tuple[Egress, ...]] = (
     },
 )
 
+ROUTE_GROUPS: Final = ("networking.istio.io", "security.istio.io", "extensions.istio.io")
+# Since Kubeflow 1.10 that role reads only, as `kubeflow-istio-view` does (kubeflow/manifests common/istio,
+# kubeflow-istio-resources/base/cluster-roles.yaml): emptied, it takes nothing else away.
+ROUTES_CLOSED_BY: Final = (
+    "empty the rules that this comes from, on Kubeflow before 1.10 those of the ClusterRole kubeflow-istio-edit: "
+    """kubectl patch clusterrole kubeflow-istio-edit --type merge -p '{"rules": []}'"""
+)
+
 _STRIP: Final = Path(__file__).with_name("strip_session.lua")
 _CONTROLLER: Final = "notebook-controller-service-account"
 
@@ -98,8 +106,8 @@ def keep_sessions(name: str, class_name: str, platform: Platform, opts: pulumi.R
 
 
 def strip(class_name: str, platform: Platform) -> str:
-    """The Lua program that takes the session out of requests to the notebooks of a class."""
-    heads = ", ".join(json.dumps(f"/notebook/{head}") for head in naming.namespace_heads(class_name))
+    """The Lua program that takes the session out of requests to whatever runs in the namespaces of a class."""
+    heads = ", ".join(json.dumps(head) for head in naming.namespace_heads(class_name))
     session = json.dumps(platform.gateway.session_cookie)
     return f"local HEADS, SESSION = {{{heads}}}, {session}\n\n{_STRIP.read_text()}"
 

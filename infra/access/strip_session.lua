@@ -1,11 +1,16 @@
--- What the ingress gateway runs, after it has asked for the login and judged it, on every request: to a notebook of the
--- class go no session cookie, of which SESSION is how the names begin, and no token of the login. HEADS are how the
--- paths begin that lead there.
+-- What the ingress gateway runs, after it has asked for the login and judged it, on every request: to what runs in a
+-- namespace of the class go no session cookie, of which SESSION is how the names begin, and no token of the login. HEADS
+-- are how the names of the namespaces begin.
 
 local function leads_there(path)
-  for _, head in ipairs(HEADS) do
-    if path:sub(1, #head) == head then
-      return true
+  -- Kubeflow's controllers put the namespace somewhere into the path of what a student runs, after parts that may be
+  -- the student's choice (PVCViewer, basePrefix). KFP's API, which is asked with the login, has it in the query.
+  for part in path:match("^[^?#]*"):gmatch("[^/]+") do
+    for _, head in ipairs(HEADS) do
+      -- What is no DNS label is no namespace: /v1/models/demo-net:predict is of somebody else's.
+      if part:sub(1, #head) == head and not part:find("[^a-z0-9-]") then
+        return true
+      end
     end
   end
   return false

@@ -15,6 +15,11 @@ from infra.spec import Platform
 
 NAMESPACE_LABELS: Final[dict[str, str]] = {}
 EGRESS: Final = ()
+ROUTE_GROUPS: Final = ("traefik.io",)
+ROUTES_CLOSED_BY: Final = (
+    "take create, update, patch and delete for them out of the ClusterRoles that this comes from: "
+    "kubectl get clusterroles -l rbac.authorization.kubeflow.org/aggregate-to-kubeflow-edit=true -o yaml"
+)
 
 _API_VERSION: Final = "traefik.io/v1alpha1"
 _LOGIN, _STRIP = "login", "no-session"

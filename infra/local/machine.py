@@ -279,9 +279,9 @@ def lock(what: str, file: Path = LOCK_FILE) -> Iterator[None]:
     try:
         opened = file.open("a+")
     except OSError as error:
-        raise Unfit(
-            f"{file}: {error.strerror}: the one-machine platform needs root on Linux; run it with sudo"
-        ) from None
+        own = file.parent == LOCK_FILE.parent
+        mend = "the one-machine platform needs root on Linux; run it with sudo" if own else "make it yours to write"
+        raise Unfit(f"{file}: {error.strerror}: {mend}") from None
     with opened as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

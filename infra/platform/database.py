@@ -86,7 +86,7 @@ class Database(pulumi.ComponentResource):
                             temporary(),
                         ],
                         user=_UID,
-                        millicores=50,
+                        millicores=20,
                         memory_mebibytes=160,
                     )
                 ],

@@ -61,7 +61,6 @@ class Metadata(pulumi.ComponentResource):
                         ready=Ready(port=WEB_PORT),
                         mounts=[claim("metadata", "/data"), config_map("metadata-server", "/srv"), temporary()],
                         user=_UID,
-                        millicores=50,
                         memory_mebibytes=128,
                     )
                 ],

@@ -186,7 +186,7 @@ class Pipelines(pulumi.ComponentResource):
                         ports={"http": HTTP_PORT},
                         ready=Ready(port=HTTP_PORT, path="/apis/v1beta1/healthz"),
                         mounts=[config_map("ml-pipeline-config", "/config"), temporary()],
-                        millicores=50,
+                        millicores=30,
                         memory_mebibytes=96,
                         go_memory_mebibytes=256,
                     ),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,15 +21,15 @@ def _at_once(_key: Key, _bucket: str) -> None:
 class Iam:
     """Identities (`infra.stores.owned`) in IAM.
 
-    `policy_arns`: what the ARN of a policy begins with. `path`: where users and policies lie. `changing`: held while a
-    change is made beside which no other may be. `keys_go_with_user`: whether DeleteUser takes the user's keys along.
-    `works`: waits until a key that was just made opens its bucket.
+    `policy_arns`: what the ARN of a policy begins with. `path`: where users and policies lie. `changing`: what is held
+    while a change is made beside which no other may be. `keys_go_with_user`: whether DeleteUser takes the user's keys
+    along. `works`: waits until a key that was just made opens its bucket.
     """
 
     client: Any
     policy_arns: str
     path: str = "/"
-    changing: AbstractContextManager[object] = field(default_factory=nullcontext)
+    changing: Callable[[], AbstractContextManager[object]] = nullcontext
     keys_go_with_user: bool = False
     works: Callable[[Key, str], None] = _at_once
 
@@ -88,7 +88,7 @@ class Iam:
         self._delete_keys(holding, [each for each in standing if kept is None or each != kept.access_key])
         if kept:
             return kept
-        with told(self.client), self.changing:
+        with told(self.client), self.changing():
             made = self.client.create_access_key(UserName=holding.user)["AccessKey"]
         new = Key(access_key=made["AccessKeyId"], secret_key=made["SecretAccessKey"])
         self.works(new, holding.bucket)
@@ -98,13 +98,13 @@ class Iam:
         return self._access_keys(holding) == [key.access_key]
 
     def switch_keys(self, holding: Holding, *, active: bool) -> None:
-        with told(self.client), self.changing:
+        with told(self.client), self.changing():
             switch_keys(self.client, holding.user, active=active)
 
     def remove_user(self, holding: Holding) -> None:
         if not self.keys_go_with_user:
             self._delete_keys(holding, self._access_keys(holding))
-        with told(self.client), self.changing:
+        with told(self.client), self.changing():
             or_none(self.client.delete_user, UserName=holding.user)
 
     def remove_policy(self, holding: Holding) -> None:
@@ -126,5 +126,5 @@ class Iam:
 
     def _delete_keys(self, holding: Holding, access_keys: Iterable[str]) -> None:
         for each in access_keys:
-            with told(self.client), self.changing:
+            with told(self.client), self.changing():
                 or_none(self.client.delete_access_key, UserName=holding.user, AccessKeyId=each)

@@ -90,14 +90,14 @@ class OwnedBuckets:
     """A store in which this program makes buckets.
 
     `clients`: its S3 client for a region, "" for the store's own, which is `home` where its name has to be told.
-    `opens`: an S3 client with a key. `taken`: what to do where a bucket of the seat's name is somebody else's.
+    `opens`: an S3 client with a key. `taken`: what to do where a seat's name is somebody else's.
     """
 
     identities: Identities
     clients: Callable[[str], Any]
     opens: Callable[[Key], Any]
     home: str = ""
-    taken: str = "give the class another `name`, or remove that bucket by hand"
+    taken: str = "give the class another `name`, or remove what has it by hand"
     leaves: str = ""
 
     @property
@@ -129,10 +129,7 @@ class OwnedBuckets:
         )
 
     def ensure(self, holding: Holding, key: Key | None = None, region: str = "") -> Key:
-        found = self.standing(holding)
-        if not found.ours:
-            what = f"bucket {holding.bucket}" if found.bucket else f"user {holding.user}"
-            raise ForeignBucket(f"{what} at {self.endpoint} exists and was not made for this class; {self.taken}")
+        found = self._ours(holding, self.taken)
         attached = found.attached
         if found.policy and not found.opens_only:
             if attached:
@@ -159,12 +156,7 @@ class OwnedBuckets:
         self.identities.switch_keys(holding, active=active)
 
     def remove(self, holding: Holding) -> None:
-        found = self.standing(holding)
-        if not found.ours:
-            raise ForeignBucket(
-                f"bucket {holding.bucket} at {self.endpoint} was not made for this class and is left alone; "
-                "remove it by hand if it should go"
-            )
+        found = self._ours(holding, "it is left alone; remove it by hand if it should go")
         if found.attached:
             # So that nobody writes into the bucket while it is emptied.
             self.identities.detach(holding)
@@ -178,11 +170,19 @@ class OwnedBuckets:
     def holdings(self, class_name: str, students: Iterable[str] = ()) -> list[Holding]:
         seats = [naming.seat_of_policy(name) for name in self.identities.policies()]
         told = [seat[1] for seat in seats if seat and seat[0] == class_name]
-        for tags in s3.tagged(self.clients("")):
+        for tags in s3.tagged(self.clients(""), naming.namespace_heads(class_name)):
             student = tags.get("student", "")
             if student and tags == naming.labels(class_name, student):
                 told.append(student)
         return [Holding.of(class_name, student) for student in dict.fromkeys((*students, *told))]
+
+    def _ours(self, holding: Holding, mend: str) -> Standing:
+        """What stands of a seat. Errors: `ForeignBucket`, which ends with `mend`."""
+        found = self.standing(holding)
+        if not found.ours:
+            what = f"bucket {holding.bucket}" if found.bucket else f"user {holding.user}"
+            raise ForeignBucket(f"{what} at {self.endpoint} was not made for this class; {mend}")
+        return found
 
 
 def _opens_only(document: Policy, bucket: str) -> bool:

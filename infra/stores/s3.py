@@ -34,8 +34,16 @@ _UNNAMED_REGION: Final = "us-east-1"
 
 def client(service: Literal["s3", "iam"], key: Key, region: str, endpoint: str) -> Any:
     """A client of the store at `endpoint`, whose buckets are folders of its address; no request is made yet."""
-    session = boto3.Session(aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, region_name=region)
-    return session.client(service, endpoint_url=endpoint, config=patience(endpoint, s3={"addressing_style": "path"}))
+    # A session of its own: one is not for several threads. It is not told the key, because an empty one it would take
+    # for none, and look for another.
+    return boto3.Session().client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        aws_access_key_id=key.access_key,
+        aws_secret_access_key=key.secret_key,
+        config=patience(endpoint, s3={"addressing_style": "path"}),
+    )
 
 
 def patience(endpoint: str = "", **settings: Any) -> Config:
@@ -85,10 +93,13 @@ def tag(s3: Any, bucket: str, tags: dict[str, str]) -> None:
         s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": pairs})
 
 
-def tagged(s3: Any) -> Iterator[dict[str, str]]:
-    """The tags of every bucket that whoever asks may see. Errors: `ObjectStoreUnreachable`."""
+def tagged(s3: Any, heads: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """The tags of every bucket that whoever asks may see and whose name begins with one of `heads`.
+
+    Errors: `ObjectStoreUnreachable`.
+    """
     with told(s3):
-        buckets = [each["Name"] for each in s3.list_buckets().get("Buckets", [])]
+        buckets = [each["Name"] for each in s3.list_buckets().get("Buckets", []) if each["Name"].startswith(heads)]
     for bucket in buckets:
         yield look(s3, bucket)[1]
 

@@ -9,43 +9,31 @@ user's keys along.
 import fcntl
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from infra.stores import Key, Store, StoreAddress, s3
+from infra.stores import IDENTITIES_LOCK, Key, Store, StoreAddress, s3
 from infra.stores.iam import Iam
 from infra.stores.owned import OwnedBuckets
 
-IDENTITIES_LOCK: Final = "CLASSROOM_IDENTITIES_LOCK"
-"""The environment variable with the path of a file that those processes lock who change identities side by side."""
+_one_thread: Final = threading.Lock()
 
 
-class _Alone:
+@contextmanager
+def _alone() -> Iterator[None]:
     """Held by one thread of one process at a time, of those that know the same lock file.
 
     Of two changes at once that write all identities, the later would undo the earlier. Each Pulumi stack has a process
     of its own for buckets, and several stacks run at once.
     """
-
-    def __init__(self) -> None:
-        self._threads = threading.Lock()
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self._threads.acquire()
+    with _one_thread, ExitStack() as held:
         if path := os.environ.get(IDENTITIES_LOCK):
-            self._file = Path(path).open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
             # Closing gives the lock back, as the end of the process does.
-            self._file.close()
-            self._file = None
-        self._threads.release()
-
-
-_alone: Final = _Alone()
+            file = held.enter_context(Path(path).open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def connect(address: StoreAddress) -> Store:

@@ -88,7 +88,7 @@ def hand_out(
 
     Returns what could not be put there, in words. `pause(seconds)` waits, and raises when all is stopped.
     """
-    cluster = Cluster(platform)
+    cluster = Cluster(platform, spec.bucket.region)
 
     def one(student: Student) -> list[str]:
         password = passwords[student.id]

@@ -16,6 +16,7 @@ from infra.cluster import ClusterUnreachable
 from infra.failure import CallFailure
 from infra.spec import ClassSpec, Platform, Student
 from infra.steps import Event, Listener, recorded
+from infra.stores import StoreAddress
 from labs.runner import lab as labs
 from labs.runner import report
 from labs.runner.checks import WORST_FIRST
@@ -94,7 +95,7 @@ def verify(
     started, began = datetime.now(UTC), time.monotonic()
     students, lessons = scope.chosen(spec)
     run_directory.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(platform)
+    cluster = Cluster(platform, spec.bucket.region)
     at_once = side_by_side or _carried(cluster)
     with recorded(listener, run_directory / "events.jsonl") as tell, ThreadPoolExecutor(at_once) as pool:
         each = _EachStudent(
@@ -153,14 +154,17 @@ def finished(
     )
 
 
-def unseen(spec: ClassSpec, lesson: labs.Lab, student: Student) -> Facts:
-    """The facts of a student who cannot be logged in, because nobody here knows the password."""
+def unseen(spec: ClassSpec, platform: Platform, lesson: labs.Lab, student: Student) -> Facts:
+    """The facts of a student who cannot be logged in, because nobody here knows the password.
+
+    Errors: `infra.stores.given.KeysFileMistake`, where buckets are given.
+    """
     why = "the student's password is not known here; `scripts/classroom up` with the class file makes one"
     return Facts(
         lab=lesson.name,
         student=student.id,
         namespace=naming.namespace(spec.name, student.id),
-        bucket=naming.bucket(spec.name, student.id),
+        bucket=StoreAddress.of(platform).holding(spec.name, student.id).bucket,
         server=lesson.notebook.server,
         gaps={"server": why, "api": why, "mlmd": why, "kubernetes": why, "bucket": why},
     )
@@ -211,7 +215,7 @@ class _EachStudent:
     ) -> LabResult:
         began = time.monotonic()
         if password is None:
-            facts = unseen(self.spec, lesson, student)
+            facts = unseen(self.spec, self.platform, lesson, student)
         else:
             place = seat_of(self.spec, self.platform, lesson, student, session, password)
             facts = Rehearsal(

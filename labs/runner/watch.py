@@ -76,7 +76,7 @@ def watch(
     started, began = datetime.now(UTC), time.monotonic()
     students, lessons = scope.chosen(spec)
     run_directory.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(platform)
+    cluster = Cluster(platform, spec.bucket.region)
     watched = [
         _Watched(
             spec=spec, platform=platform, student=s, lessons=lessons, cluster=cluster, password=passwords.get(s.id)
@@ -177,7 +177,7 @@ class _Watched:
 
     def _facts(self, lesson: labs.Lab, language: labs.Language) -> seen.Facts:
         if self.password is None:
-            return unseen(self.spec, lesson, self.student)
+            return unseen(self.spec, self.platform, lesson, self.student)
         place = self._seat(lesson, self.password)
         gaps: dict[seen.Source, str] = {}
         login = self._log_in(place)

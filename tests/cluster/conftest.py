@@ -101,15 +101,6 @@ class Klass:
             channel.sock.shutdown()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often, and at which moments, `up` is killed."""
-    group = parser.getgroup("classroom", "a class on a real cluster")
-    group.addoption(
-        "--kills", type=int, default=3, metavar="N", help="kill `up` at so many random moments (%(default)s)"
-    )
-    group.addoption("--kill-seed", type=int, default=20261124, metavar="N", help="draws the moments (%(default)s)")
-
-
 @pytest.fixture(scope="session")
 def console(request: pytest.FixtureRequest) -> Iterator[Console]:
     """Progress goes past pytest's capture: the first test of all may build for half an hour."""

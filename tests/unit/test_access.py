@@ -10,7 +10,7 @@ import yaml
 from lupa.luajit21 import LuaRuntime  # type: ignore[import-untyped]  # it ships no types
 
 from infra import cluster, naming
-from infra.access import HostArgs, Unserved, istio, refuse_unserved
+from infra.access import HostArgs, Unready, istio, refuse_unready
 from infra.seat import policies
 from infra.spec import ClassSpec, Gateway, Platform, Tls
 from tests.unit import conftest, crds
@@ -265,15 +265,42 @@ def _through(program: str, path: str, *headers: tuple[str, str]) -> list[tuple[s
         ("/notebook/demo-alice/cpu-notebook/", [("cookie", "oauth2_proxy_kubeflow=x")], []),
         ("/notebook/class-demo-alice---0123456789abcdef/nb/", [("cookie", "oauth2_proxy_kubeflow=x")], []),
         ("/notebook/demo-alice/cpu-notebook/", [], []),
-        # Others' notebooks and Kubeflow's own pages are none of the class's.
-        ("/notebook/other/nb/", [("cookie", "oauth2_proxy_kubeflow=x")], [("cookie", "oauth2_proxy_kubeflow=x")]),
-        ("/pipeline/?next=/notebook/demo-alice/", [("authorization", "Bearer t")], [("authorization", "Bearer t")]),
     ],
 )
 def test_a_notebook_is_shown_no_session_and_every_other_cookie(
     platform: Platform, path: str, headers: list[tuple[str, str]], left: list[tuple[str, str]]
 ) -> None:
     assert _through(istio.strip("demo", _platform(platform, kind="istio")), path, *headers) == left
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        # As Kubeflow's controllers route to what runs in a namespace; the head of a PVCViewer's path is free.
+        ("/pvcviewer/demo-alice/files/", False),
+        ("/tensorboard/demo-alice/logs/?run=1", False),
+        ("/demo-alice/lure/", False),
+        ("//demo-alice/lure/", False),
+        ("/notebook/other/demo-alice/lure/", False),
+        ("/pipeline/apis/demo-alice/lure/", False),
+        ("/serving/model/demo-alice", False),
+        # Others' namespaces and Kubeflow's own pages are none of the class's.
+        ("/notebook/other/nb/", True),
+        ("/notebook/my-demo-alice/nb/", True),
+        ("/notebook/demo/nb/", True),
+        ("/v1/models/demo-net:predict", True),
+        ("/static/demo-logo.svg", True),
+        ("/pipeline/apis/v2beta1/runs?namespace=demo-alice", True),
+        ("/pipeline/?next=/notebook/demo-alice/", True),
+        ("/pipeline/#/demo-alice/", True),
+    ],
+)
+def test_the_session_goes_nowhere_that_the_path_says_is_in_a_namespace_of_the_class(
+    platform: Platform, path: str, shown: bool
+) -> None:
+    session = [("authorization", "Bearer token"), ("cookie", "oauth2_proxy_kubeflow=x")]
+    left = _through(istio.strip("demo", _platform(platform, kind="istio")), path, *session)
+    assert left == (session if shown else [])
 
 
 def test_a_platform_whose_login_has_another_cookie_has_that_one_stripped(platform: Platform) -> None:
@@ -345,11 +372,59 @@ def test_a_class_whose_host_would_lead_nowhere_is_refused_with_what_mends_it(
     monkeypatch.setattr(cluster, "get", lambda _, path: standing.get(path))
     access = {"host": "class.example.org", "tls": {"kind": "secret", "secret": "given"}}
     behind = _platform(platform, kind="istio")
-    with pytest.raises(Unserved, match=r"add to its spec\.servers .*credentialName: given"):
-        refuse_unserved(_class(behind, access=access), behind)
+    with pytest.raises(Unready, match=r"add to its spec\.servers .*credentialName: given"):
+        refuse_unready(_class(behind, access=access), behind)
     standing.clear()
-    with pytest.raises(Unserved, match=r"no Gateway kubeflow/kubeflow-gateway; name .* as platform\.gateway\.resource"):
-        refuse_unserved(_class(behind, access=access), behind)
+    with pytest.raises(Unready, match=r"no Gateway kubeflow/kubeflow-gateway; name .* as platform\.gateway\.resource"):
+        refuse_unready(_class(behind, access=access), behind)
     # A name without a certificate of its own, and a gateway whose routes answer to every name.
-    refuse_unserved(_class(behind, access={"host": "class.example.org"}), behind)
-    refuse_unserved(_class(_platform(platform), access=access), _platform(platform))
+    refuse_unready(_class(behind, access={"host": "class.example.org"}), behind)
+    refuse_unready(_class(_platform(platform), access=access), _platform(platform))
+
+
+_READ, _WRITE = ("get", "list", "watch"), ("create", "delete", "deletecollection", "patch", "update")
+# Of kubeflow/manifests common/istio*/kubeflow-istio-resources/base/cluster-roles.yaml, as it is copied into the roles.
+_BEFORE_1_10 = {"apiGroups": ["istio.io", "networking.istio.io"], "resources": ["*"], "verbs": [*_READ, *_WRITE]}
+_SINCE_1_10 = {**_BEFORE_1_10, "verbs": _READ}
+_EDITOR = {"apiGroups": ["kubeflow.org"], "resources": ["notebooks", "pvcviewers"], "verbs": ["*"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tenancy", "role", "rule", "told"),
+    [
+        ("istio", "namespace", "kubeflow-edit", _SINCE_1_10, ""),
+        (
+            "istio",
+            "namespace",
+            "kubeflow-edit",
+            _BEFORE_1_10,
+            r"networking\.istio\.io: .*clusterrole kubeflow-istio-edit",
+        ),
+        ("istio", "profile", "kubeflow-edit", _BEFORE_1_10, r"ClusterRole kubeflow-edit lets students write"),
+        # The owner of a profile is its admin, and nobody else is.
+        ("istio", "profile", "kubeflow-admin", _BEFORE_1_10, r"ClusterRole kubeflow-admin lets students write"),
+        ("istio", "namespace", "kubeflow-admin", _BEFORE_1_10, ""),
+        ("istio", "namespace", "kubeflow-edit", {"apiGroups": ["*"], "verbs": ["patch"]}, r"security\.istio\.io"),
+        ("istio", "namespace", "kubeflow-edit", {"apiGroups": ["extensions.istio.io"], "verbs": ["*"]}, "extensions"),
+        ("istio", "namespace", "kubeflow-edit", {"apiGroups": ["traefik.io"], "verbs": ["*"]}, ""),
+        ("istio", "namespace", "kubeflow-edit", {"nonResourceURLs": ["/version"], "verbs": ["*"]}, ""),
+        # Each gateway has routes of its own kind, and does not look at others'.
+        ("traefik", "namespace", "kubeflow-edit", _BEFORE_1_10, ""),
+        ("traefik", "namespace", "kubeflow-edit", {"apiGroups": ["traefik.io"], "verbs": ["create"]}, r"traefik\.io: "),
+    ],
+)
+def test_a_class_whose_students_may_write_the_gateways_routes_is_refused_with_what_mends_it(
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    tenancy: str,
+    role: str,
+    rule: dict[str, Any],
+    told: str,
+) -> None:
+    standing = {f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{role}": {"rules": [_EDITOR, rule]}}
+    monkeypatch.setattr(cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(cluster, "get", lambda _, path: standing.get(path))
+    behind = _platform(platform, kind=kind)
+    with pytest.raises(Unready, match=told) if told else nullcontext():
+        refuse_unready(_class(behind, tenancy=tenancy), behind)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import machine
-from infra.local.machine import GIBIBYTE, Busy, CommandError, Facts, call, lock, problems
+from infra.local.machine import GIBIBYTE, Busy, CommandError, Facts, Unfit, call, lock, problems
 from infra.local.places import Places, places
 from infra.steps import Cancelled
 
@@ -64,6 +64,18 @@ def test_a_second_command_is_told_what_the_first_is_doing(tmp_path: Path) -> Non
         pass
     with lock("demo", file):
         assert file.read_text().startswith("demo")
+
+
+def test_a_lock_that_cannot_be_opened_is_told_as_the_file_that_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unfit, match=r"none/demo\.lock: No such file or directory: make it yours to write"):
+        lock("verify", tmp_path / "none" / "demo.lock").__enter__()
+    monkeypatch.setattr(machine, "LOCK_FILE", tmp_path / "run.lock")
+    # Nobody, not even root, opens a folder to write.
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(Unfit, match="the one-machine platform needs root on Linux"):
+        lock("platform up", machine.LOCK_FILE).__enter__()
 
 
 def test_the_lock_of_a_killed_command_falls(tmp_path: Path) -> None:

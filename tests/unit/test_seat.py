@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from infra.classroom import Taken, refuse_taken
 from infra.identity import PASSWORD_PATTERN, password
 from infra.seat import policies, quota
 from infra.spec import RESERVED_VARIABLES, ClassSpec, ObjectStore, Platform, amount
-from infra.stores import Settings
+from infra.stores import Holding, Key, Settings
 from tests.unit import conftest
 from tests.unit.conftest import Registered, Stamped, is_secret, stamp
 
@@ -365,6 +366,53 @@ def test_a_bucket_is_changed_when_its_settings_are_and_never_moved() -> None:
     assert not provider.diff("x", kept, plain).replaces
     with pytest.raises(BucketElsewhere, match="lies in the object store's own region and cannot be moved"):
         provider.update("x", plain, {**plain, "settings": asdict(Settings(region="eu-west-1"))})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mend"),
+    [
+        (
+            {"endpoint": "http://old.example.org"},
+            {"endpoint": "http://s3.example.org"},
+            "`kind: seaweedfs` and `endpoint: http://old.example.org`",
+        ),
+        ({"kind": "seaweedfs"}, {"kind": "minio"}, "`kind: seaweedfs` and `endpoint: http://s3.example.org`"),
+        (
+            {"kind": "aws", "endpoint": "https://s3.eu-west-1.amazonaws.com", "region": "eu-west-1"},
+            {"kind": "aws", "endpoint": "https://s3.eu-west-2.amazonaws.com", "region": "eu-west-2"},
+            "`kind: aws` and `region: eu-west-1`",
+        ),
+    ],
+)
+def test_a_bucket_is_not_lost_to_another_address(before: dict[str, str], after: dict[str, str], mend: str) -> None:
+    provider = _BucketProvider()
+    fields = ("region", "kubeconfig", "namespace", "secret", "access_key_field", "secret_key_field")
+    address = {**dict.fromkeys(fields, ""), "endpoint": "http://s3.example.org"}
+    intact = dict.fromkeys(("policy_intact", "tags_intact", "key_intact"), True)
+    holding = asdict(Holding.of("demo", "alice"))
+    olds = {"address": {**address, **before}, "holding": holding, **intact}
+    # Also where the bucket of another kind of store would have another name.
+    for held in (holding, {**holding, "bucket": "team-a"}):
+        news = {"address": {**address, **after}, "holding": held}
+        change = provider.diff("x", olds, news)
+        assert (change.changes, change.replaces) == (True, [])
+        with pytest.raises(BucketElsewhere) as refused:
+            provider.update("x", olds, news)
+        assert "bucket demo-alice lies in another object store" in str(refused.value)
+        assert f"write {mend} again under `platform.object_store`" in str(refused.value)
+
+
+def test_a_slash_behind_an_address_is_no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Key(access_key="k", secret_key="s")
+    store = SimpleNamespace(ensure=lambda _holding, key: key)
+    monkeypatch.setattr("infra.bucket.connect", lambda _: store)
+    fields = ("region", "kubeconfig", "namespace", "secret", "access_key_field", "secret_key_field")
+    address = {**dict.fromkeys(fields, ""), "endpoint": "http://s3.example.org"}
+    news = {"address": address, "holding": asdict(Holding.of("demo", "alice"))}
+    olds = {**news, "address": {**address, "endpoint": "http://s3.example.org/"}, **asdict(kept)}
+    provider = _BucketProvider()
+    assert provider.diff("x", olds, news).replaces == []
+    assert (provider.update("x", olds, news).outs or {})["access_key"] == "k"
 
 
 def test_students_are_told_the_host_name_of_the_class(platform: Platform) -> None:

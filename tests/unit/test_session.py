@@ -202,8 +202,8 @@ def test_the_cluster_closes_the_class_in_the_minute_of_its_end_in_utc(
     ("kind", "has", "says"),
     [
         ("seaweedfs", {"S3_ENDPOINT", "S3_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, ""),
-        # Boto3 knows where AWS is, and may be somebody without a Secret.
-        ("aws", {"S3_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, ""),
+        # Boto3 knows where AWS is, and is somebody there without a Secret.
+        ("aws", {"S3_REGION"}, ""),
         ("minio", {"KEYS_STAY_OPEN"}, "run `scripts/classroom close` with the class file"),
         ("given", {"KEYS_STAY_OPEN"}, "have whoever gave them take them back"),
     ],
@@ -211,18 +211,28 @@ def test_the_cluster_closes_the_class_in_the_minute_of_its_end_in_utc(
 def test_the_cluster_switches_keys_off_where_it_can_and_else_says_who_can(
     kind: Literal["seaweedfs", "aws", "minio", "given"], has: set[str], says: str, platform: Platform
 ) -> None:
-    at = {} if kind == "aws" else {"endpoint": "https://s3.example.org"}
-    store = ObjectStore(kind=kind, keys_file=Path("keys.csv"), **at)
+    told: dict[str, Any] = {} if kind == "aws" else {"endpoint": "https://s3.example.org"}
+    if kind == "given":
+        told["keys_file"] = Path("keys.csv")
+    environment = _environment_of_the_end(ObjectStore(kind=kind, **told), platform)
+    assert environment.keys() == has | {"CLASS_NAME", "DEX_NAMESPACE", "SESSION_END"}
+    assert says in environment.get("KEYS_STAY_OPEN", {}).get("value", "")
+
+
+def test_minios_key_is_not_taken_for_one_of_aws_but_the_secret_that_the_class_file_names_is(platform: Platform) -> None:
+    unnamed, named = (
+        _environment_of_the_end(ObjectStore(kind="aws", **told), platform) for told in ({}, {"secret": "teacher"})
+    )
+    assert "AWS_ACCESS_KEY_ID" not in unnamed
+    assert named["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {"name": "teacher", "key": "accesskey"}
+
+
+def _environment_of_the_end(store: ObjectStore, platform: Platform) -> dict[str, dict[str, Any]]:
+    """What the pod that closes the class is told, by name."""
     there = platform.model_copy(update={"object_store": store})
     args = session_end.SessionEndArgs(class_name="k", session=_session("2026-12-01 17:00"), platform=there)
     pod = session_end.cron_job("classroom-k-end", args)["jobTemplate"]["spec"]["template"]["spec"]
-    environment = {each["name"]: each for each in pod["containers"][0]["env"]}
-    assert environment.keys() == has | {"CLASS_NAME", "DEX_NAMESPACE", "SESSION_END"}
-    assert says in environment.get("KEYS_STAY_OPEN", {}).get("value", "")
-    optional = [
-        each["valueFrom"]["secretKeyRef"].get("optional", False) for each in environment.values() if "valueFrom" in each
-    ]
-    assert set(optional) <= {kind == "aws"}
+    return {each["name"]: each for each in pod["containers"][0]["env"]}
 
 
 def test_where_keys_cannot_be_switched_all_other_doors_close_and_the_class_counts_as_closed() -> None:

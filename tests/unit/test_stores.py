@@ -19,6 +19,7 @@ from infra import naming
 from infra.bucket import _BucketProvider
 from infra.spec import ObjectStore, Platform
 from infra.stores import (
+    IDENTITIES_LOCK,
     ForeignBucket,
     Holding,
     Key,
@@ -223,6 +224,16 @@ def test_a_bucket_of_somebody_else_is_neither_taken_nor_taken_away(place: Place)
     assert place.store.holdings("demo") == []
 
 
+def test_of_two_things_that_are_somebody_elses_the_one_that_stands_is_named() -> None:
+    with _minio() as (place, server):
+        server.users[SEAT.user] = {"secret": "theirs", "status": "enabled", "policies": []}
+        said = f"user {SEAT.user} at .* was not made for this class; "
+        with pytest.raises(ForeignBucket, match=said + "give the class another `name`, or remove what has it by hand"):
+            place.store.ensure(SEAT)
+        with pytest.raises(ForeignBucket, match=said + "it is left alone"):
+            place.store.remove(SEAT)
+
+
 def test_a_policy_that_was_widened_by_hand_is_put_right(place: Place) -> None:
     place.store.ensure(SEAT)
     identities = place.store.identities
@@ -246,6 +257,18 @@ def test_holdings_are_found_by_policy_and_by_tag_and_never_those_of_another_clas
     s3.create(place.store.s3(OTHER), OTHER.bucket, REGION)
     s3.tag(place.store.s3(OTHER), OTHER.bucket, OTHER.tags)
     assert sorted(each.student for each in place.store.holdings("demo", ["dee"])) == ["ada", "ben", "dee"]
+
+
+def test_buckets_whose_names_cannot_be_the_classs_are_not_asked_for_their_tags(place: Place) -> None:
+    place.store.ensure(SEAT)
+    client = place.store.s3(SEAT)
+    s3.create(client, "payroll", REGION)
+    asked: list[str] = []
+    client.meta.events.register(
+        "before-parameter-build.s3.GetBucketTagging", lambda params, **_: asked.append(params["Bucket"])
+    )
+    place.store.holdings("demo")
+    assert asked == [SEAT.bucket]
 
 
 def test_a_bucket_gets_the_settings_of_the_class_file_and_loses_those_that_it_drops(place: Place) -> None:
@@ -275,11 +298,10 @@ def test_one_change_of_all_identities_makes_a_seat_and_one_takes_it_away() -> No
     """As SeaweedFS has it, where such a change waits for all others."""
     held: list[str] = []
 
-    class Alone:
-        def __enter__(self) -> None:
-            held.append("")
-
-        def __exit__(self, *_: object) -> None: ...
+    @contextmanager
+    def alone() -> Iterator[None]:
+        held.append("")
+        yield
 
     amazon = _amazon().store
     assert isinstance(amazon.identities, Iam)
@@ -294,7 +316,7 @@ def test_one_change_of_all_identities_makes_a_seat_and_one_takes_it_away() -> No
             boto3.client("iam").delete_access_key(UserName=SEAT.user, AccessKeyId=key.access_key)
 
     amazon.identities.client.meta.events.register("before-call", note)
-    store = replace(amazon, identities=replace(amazon.identities, changing=Alone(), keys_go_with_user=True))
+    store = replace(amazon, identities=replace(amazon.identities, changing=alone, keys_go_with_user=True))
     key = store.ensure(SEAT)
     assert asked == ["CreatePolicy", "CreateUser", "AttachUserPolicy", "CreateAccessKey"]
     store.remove(SEAT)
@@ -313,11 +335,18 @@ def test_seaweedfs_is_asked_at_its_own_address_with_buckets_as_folders(monkeypat
 def test_identities_are_changed_by_one_at_a_time_also_in_another_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(seaweedfs.IDENTITIES_LOCK, str(tmp_path / "lock"))
-    with seaweedfs._alone, (tmp_path / "lock").open("a") as file, pytest.raises(BlockingIOError):
+    monkeypatch.setenv(IDENTITIES_LOCK, str(tmp_path / "lock"))
+    with seaweedfs._alone(), (tmp_path / "lock").open("a") as file, pytest.raises(BlockingIOError):
         seaweedfs.fcntl.flock(file, seaweedfs.fcntl.LOCK_EX | seaweedfs.fcntl.LOCK_NB)
-    with seaweedfs._alone:
+    with seaweedfs._alone():
         pass
+
+
+def test_a_lock_that_cannot_be_had_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(IDENTITIES_LOCK, str(tmp_path / "none" / "lock"))
+    with pytest.raises(FileNotFoundError), seaweedfs._alone():
+        pass
+    assert not seaweedfs._one_thread.locked()
 
 
 # --- AWS ------------------------------------------------------------------------------------------------------------
@@ -562,6 +591,19 @@ def test_a_file_of_keys_that_others_may_read_is_refused(tmp_path: Path) -> None:
         given.given(tmp_path / "none.csv", "ada")
 
 
+def test_a_key_that_is_another_in_its_file_by_now_is_handed_on_at_the_next_up(tmp_path: Path) -> None:
+    s3.create(boto3.client("s3"), "team-a", REGION)
+    address, _ = _given(tmp_path, f"{_HEADER}ada,team-a,K1,S1\n")
+    provider, props = _BucketProvider(), {"address": asdict(address), "holding": asdict(address.holding("demo", "ada"))}
+    state = provider.create(props).outs or {}
+    assert not provider.diff("team-a", state, props).changes
+    _keys_file(tmp_path, f"{_HEADER}ada,team-a,K2,S2\n")
+    change = provider.diff("team-a", state, props)
+    assert (change.changes, change.replaces) == (True, [])
+    mended = provider.update("team-a", state, props).outs or {}
+    assert (mended["access_key"], mended["secret_key"]) == ("K2", "S2")
+
+
 # --- all ------------------------------------------------------------------------------------------------------------
 
 
@@ -572,6 +614,11 @@ def test_a_platform_names_the_kind_of_its_store_and_no_address_holds_a_secret(pl
     assert isinstance(connect(address), OwnedBuckets)
     assert StoreAddress.of(platform).kind == "seaweedfs"
     assert "topsecret" not in repr(Key(access_key="a", secret_key="topsecret"))
+
+
+def test_a_client_with_an_empty_key_does_not_look_for_another() -> None:
+    client = s3.client("s3", Key(access_key="", secret_key=""), REGION, "https://s3.example.org")
+    assert client._request_signer._credentials.access_key == ""
 
 
 def test_no_bucket_user_or_policy_is_found_where_nothing_was_made(place: Place) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from infra import teardown
 from infra.cluster import ClusterUnreachable
 from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled
-from infra.stores import ObjectStoreUnreachable
-from infra.teardown import Certificate, Created, Ground, Look, Question, _path, prove, questions
+from infra.stores import Holding, ObjectStoreUnreachable, Standing
+from infra.teardown import Certificate, Created, Ground, Look, Question, _created, _path, prove, questions
 
 _NEVER = threading.Event()
 
@@ -53,6 +54,14 @@ def _certificate(*looks: Look) -> Certificate:
 
 def _look(*rounds: tuple[str, ...], error: str = "") -> Look:
     return Look(subject="Namespace", query="GET /api/v1/namespaces", rounds=rounds, error=error)
+
+
+def _ground(spec: ClassSpec, platform: Platform, store: Any) -> Ground:
+    """A class of which nothing is known beforehand."""
+    nobody: Any = None
+    return Ground(
+        spec=spec, platform=platform, student="", cluster=nobody, store=store, namespaces=frozenset(), holdings=()
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,12 +136,43 @@ def test_who_does_not_answer_is_not_waited_for_again_in_the_same_round() -> None
 def test_the_object_store_is_asked_only_for_what_the_class_would_take_away(
     demo: ClassSpec, platform: Platform, leaves: str, asks: bool
 ) -> None:
-    store: Any = SimpleNamespace(leaves=leaves, endpoint="https://s3.example.org")
-    nobody: Any = None
-    ground = Ground(
-        spec=demo, platform=platform, student="", cluster=nobody, store=store, namespaces=frozenset(), holdings=()
-    )
+    ground = _ground(demo, platform, SimpleNamespace(leaves=leaves, endpoint="https://s3.example.org"))
     assert any(question.of == "object store" for question in questions(ground)) is asks
+
+
+def test_the_object_store_is_looked_through_once_in_a_round(demo: ClassSpec, platform: Platform) -> None:
+    seat, asked = Holding.of("demo", "alice"), list[str]()
+    left = [Standing(ours=True, bucket=True, user=True, policy=True, access_keys=("0123456789",)), Standing(ours=True)]
+
+    def holdings(class_name: str, _students: list[str]) -> list[Holding]:
+        asked.append(class_name)
+        return [seat]
+
+    store: Any = SimpleNamespace(
+        leaves="", endpoint="https://s3.example.org", holdings=holdings, standing=lambda _: left.pop(0)
+    )
+    asked_of_it = [each for each in questions(_ground(demo, platform, store)) if each.of == "object store"]
+    looks = prove(tuple(asked_of_it), _told, _NEVER, _waited, settles_within_seconds=0)
+    assert [look.rounds for look in looks] == [
+        ((seat.bucket,), ()),
+        ((seat.user,), ()),
+        ((seat.policy,), ()),
+        (("01234567…",), ()),
+    ]
+    assert asked == ["demo", "demo"]
+
+
+@pytest.mark.parametrize(("leaves", "had"), [("", ["demo-alice", "team-a"]), ("they were given", ["demo-alice"])])
+def test_a_bucket_that_is_left_is_not_counted_with_what_goes(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch, leaves: str, had: list[str]
+) -> None:
+    monkeypatch.setattr(teardown.cluster, "get", lambda *_: None)
+    known = tuple(
+        Created(kind=kind, namespace="", name=name, known_by=("state",))
+        for kind, name in (("Namespace", "demo-alice"), ("Bucket", "team-a"))
+    )
+    ground = _ground(demo, platform, SimpleNamespace(leaves=leaves))
+    assert [each.name for each in _created(ground, known)] == had
 
 
 def test_a_stopped_proof_proves_nothing() -> None:

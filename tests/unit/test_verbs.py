@@ -40,7 +40,7 @@ def handout(*students: str) -> Handout:
     return Handout(gateway="https://h/", seats=tuple(map(seat, students)))
 
 
-def rehearsed(spec: ClassSpec, lab: str, state: State) -> Result:
+def rehearsed(spec: ClassSpec, platform: Platform, lab: str, state: State) -> Result:
     """A verify that saw one step of the lab to be so, as the class's first student."""
     lesson, student = load(lab), spec.students[0]
     step = lesson.steps[0]
@@ -52,7 +52,7 @@ def rehearsed(spec: ClassSpec, lab: str, state: State) -> Result:
         email=student.email,
         seconds=1,
         steps=(StepResult(id=step.id, title=step.title, state=state, seconds=None, outcomes=()),),
-        facts=rehearsals.unseen(spec, lesson, student),
+        facts=rehearsals.unseen(spec, platform, lesson, student),
     )
     return Result(class_name=spec.name, url="https://h/", started="", finished="", seconds=1, labs=(result,))
 
@@ -154,14 +154,19 @@ def test_without_any_seat_nobody_gets_a_login(
 
 @pytest.mark.parametrize(("state", "code"), [("pass", 0), ("fail", 1), ("not-yet", 1), ("could-not-check", 3)])
 def test_a_late_joiners_login_is_printed_once_the_first_lab_is_proven(
-    state: State, code: int, demo: ClassSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: State,
+    code: int,
+    demo: ClassSpec,
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     scopes: list[rehearsals.Scope] = []
 
     def verify(*given: Any, scope: rehearsals.Scope, **_: Any) -> Result:
         assert given[2] == handout("alice").passwords
         scopes.append(scope)
-        return rehearsed(demo, "simple_pipeline", state)
+        return rehearsed(demo, platform, "simple_pipeline", state)
 
     monkeypatch.setattr(stacks, "add", lambda *_, **__: handout("alice"))
     monkeypatch.setattr(rehearsals, "verify", verify)
@@ -215,7 +220,7 @@ def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
         seen.append(ended(capsys, "verify", str(CLASS_FILE)))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice"))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice", "--no-rehearsal"))
-        return rehearsed(demo, "simple_pipeline", "pass")
+        return rehearsed(demo, platform, "simple_pipeline", "pass")
 
     monkeypatch.setattr(stacks, "current", lambda _klass: handout("alice", "bob"))
     monkeypatch.setattr(stacks, "add", lambda *_, **__: handout("alice"))
@@ -228,5 +233,5 @@ def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
     assert "at work on this machine: verify of class demo (process" in why
     assert how.endswith("--no-rehearsal does not wait\n")
     # It fell with the first.
-    monkeypatch.setattr(rehearsals, "verify", lambda *_, **__: rehearsed(demo, "simple_pipeline", "pass"))
+    monkeypatch.setattr(rehearsals, "verify", lambda *_, **__: rehearsed(demo, platform, "simple_pipeline", "pass"))
     assert verbs.verify(demo, platform, Console(quiet=True))[0].exit_code == 0

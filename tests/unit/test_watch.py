@@ -79,7 +79,7 @@ def klass(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Itera
         }
     )
     with place(tmp_path_factory.mktemp("watched")) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watching, "Cluster", lambda _: NoCluster())
+        patch.setattr(watching, "Cluster", lambda *_: NoCluster())
         yield Class(spec=spec, platform=platform.model_copy(update={"url": made.url, "ca_file": None}), place=made)
 
 

@@ -5,14 +5,13 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-import boto3
-import botocore.config
 import botocore.exceptions
 from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]  # the client ships no types
 from urllib3.exceptions import HTTPError
 
 from infra import cluster
 from infra.spec import Platform, amount
+from infra.stores import Key, s3
 from labs.runner.clients import mlmd
 
 RUN_LABEL = "pipeline/runid"
@@ -31,11 +30,12 @@ class BucketUnreadableError(Exception):
 class Cluster:
     """The platform's Kubernetes API, with the operator's kubeconfig. Safe to use by several threads.
 
-    Every question raises `infra.cluster.ClusterUnreachable` when it gets no answer.
+    `bucket_region`: where the class's buckets lie, None for the object store's own region. Every question raises
+    `infra.cluster.ClusterUnreachable` when it gets no answer.
     """
 
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+    def __init__(self, platform: Platform, bucket_region: str | None = None) -> None:
+        self._platform, self._bucket_region = platform, bucket_region
         self._api = cluster.api(platform.kubeconfig, platform.context)
 
     def workflow(self, namespace: str, run_id: str) -> dict[str, Any] | None:
@@ -54,7 +54,9 @@ class Cluster:
         """The cpu cores of all nodes that take pods."""
         items = (cluster.get(self._api, "/api/v1/nodes") or {}).get("items", [])
         open_ones = [item for item in items if not item["spec"].get("unschedulable")]
-        return sum((amount(str(item["status"]["allocatable"]["cpu"])) for item in open_ones), Decimal(0))
+        # A node that has only just come tells of none yet.
+        told = [item.get("status", {}).get("allocatable", {}).get("cpu", 0) for item in open_ones]
+        return sum((amount(str(cores)) for cores in told), Decimal(0))
 
     def why_not_ready(self, namespace: str, notebook: str) -> str:
         """In a person's words, what the pod of a notebook server waits for; empty when it is ready."""
@@ -135,22 +137,11 @@ class Cluster:
     def store(self, namespace: str) -> Any:
         """A client of the object store with the key of the student of that namespace, which is read anew."""
         store = self._platform.object_store
-        key = cluster.secret(self._api, namespace, _BUCKET_KEY)
-        # A session of its own: boto3's default one is not safe to use by several threads.
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=store.endpoint,
-            region_name=store.region,
-            aws_access_key_id=key.get("accesskey", ""),
-            aws_secret_access_key=key.get("secretkey", ""),
-            config=botocore.config.Config(
-                s3={"addressing_style": "path"},
-                connect_timeout=5,
-                read_timeout=20,
-                retries={"max_attempts": 4},
-                proxies={},
-            ),
-        )
+        region = self._bucket_region or store.region
+        held = cluster.secret(self._api, namespace, _BUCKET_KEY)
+        key = Key(access_key=held.get("accesskey", ""), secret_key=held.get("secretkey", ""))
+        # AWS has an address for each region, the same from everywhere.
+        return s3.client("s3", key, region, store.address(region) if store.kind == "aws" else store.endpoint)
 
     def _post_metadata(self, whose: str, method: str, body: bytes) -> bytes:
         headers = {

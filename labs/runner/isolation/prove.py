@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from infra import naming
 from infra.cluster import ClusterUnreachable
-from infra.spec import ClassSpec, Platform
+from infra.spec import BucketSpec, ClassSpec, Platform
 from infra.steps import Cancelled, Event, Listener, recorded
 from infra.stores import StoreAddress
 from labs.kubeflow_login import LoginError
@@ -131,7 +131,7 @@ class _Proof:
     ) -> None:
         self._spec, self._platform, self._passwords = spec, platform, passwords
         self._tell, self._cancelled, self._began = tell, cancelled, time.monotonic()
-        self._cluster = Cluster(platform)
+        self._cluster = Cluster(platform, spec.bucket.region)
         self._nonce = f"{NAME}-{secrets.token_hex(4)}"
         self._tries: list[Try] = []
         self._lock, self._submitting = threading.Lock(), threading.Lock()
@@ -155,7 +155,7 @@ class _Proof:
             for student in spec.students
         }
         self._at_work = {
-            student: AtWork(seat, platform, self._cluster, passwords.get(student), spec.bucket.artifacts)
+            student: AtWork(seat, platform, self._cluster, passwords.get(student), spec.bucket)
             for student, seat in self._seats.items()
         }
         self._parts = Parts(kubeflow=platform.kubeflow_namespace, node="")
@@ -435,14 +435,14 @@ class AtWork:
     """One student: the session at the gateway, the kernel in the notebook, the probe as a run."""
 
     def __init__(
-        self, seat: Seat, platform: Platform, cluster: Cluster, password: SecretStr | None, artifacts: str
+        self, seat: Seat, platform: Platform, cluster: Cluster, password: SecretStr | None, bucket: BucketSpec
     ) -> None:
         self.seat = seat
         self.session = GatewaySession(platform.url, platform.ca_file, seat.email, password or SecretStr(""))
         self.kernel: Kernel | None = None
         self.planned: dict[str, list[dict[str, Any]]] = {}
         self._known = password is not None
-        self._platform, self._cluster, self._artifacts = platform, cluster, artifacts
+        self._platform, self._cluster, self._bucket = platform, cluster, bucket
         self._server = NotebookServer(self.session, seat.page)
         self._pipelines = Pipelines(self.session, seat.namespace, patience_seconds=20)
         self._open = ExitStack()
@@ -508,9 +508,10 @@ class AtWork:
         """What the kernel's tries answered, by (target, door). Errors: `KernelDiedError`."""
         flat = [{**each, "id": f"{target} {each['id']}"} for target, some in tries.items() for each in some]
         store = self._platform.object_store
+        region = self._bucket.region or store.region
         said = self._run(
             "import json\nprint(_isolation['from_notebook'](json.loads("
-            f"{json.dumps(flat)!r}), {store.endpoint_in_cluster!r}, {store.region!r}))"
+            f"{json.dumps(flat)!r}), {store.address(region)!r}, {region!r}))"
         )
         found: dict[tuple[str, str], str] = {}
         for each in json.loads(said):
@@ -581,7 +582,7 @@ class AtWork:
             if seat.experiment:
                 self._pipelines.delete_experiment(seat.experiment)
             bucket = Bucket(self._cluster, seat.namespace, seat.bucket)
-            keys = bucket.keys(f"{self._artifacts}/") if names else []
+            keys = bucket.keys(f"{self._bucket.artifacts}/") if names else []
             bucket.remove([key for key in keys if any(name in key.split("/") for name in names)])
             bucket.remove(bucket.keys(nonce) if self.is_in else [])
         except _UNHEARD as error:
