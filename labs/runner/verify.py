@@ -131,7 +131,7 @@ def verify(
 def _carried(cluster: Cluster) -> int:
     """How many students may be at work at once: each has a kernel and up to ten pods that start, work and end.
 
-    Ten at once on two cores took as long as four at once, and names and metadata were answered too late for some runs.
+    On two cores eight at once took longer for ten students than four at once (tests/bench/labs.md).
     """
     try:
         cores = cluster.cores()
