@@ -32,7 +32,8 @@ _PAGE = """<!doctype html>
 <tr><th></th><th>door</th><th>who</th><th>at</th><th>asked</th><th>answered</th><th>let in there</th><th></th></tr>
 {% for cell in troubles %}<tr class="{{ looks[cell.verdict] }}">
 <td><span class="mark">{{ marks[cell.verdict] }}</span></td>
-<td>{{ known[cell.door].group }}: {{ known[cell.door].title }}</td><td class="id">{{ cell.actor }}</td><td class="id">{{ cell.target }}</td>
+<td>{{ known[cell.door].group }}: {{ known[cell.door].title }}</td>
+<td class="id">{{ cell.actor }}</td><td class="id">{{ cell.target }}</td>
 <td>{{ cell.asked }}</td><td>{{ cell.answered }}</td><td>{{ cell.control }}</td><td>{{ cell.why }}</td></tr>
 {% endfor %}</table></div>{% if more %}<p>… and {{ more }} more, in isolation.json</p>{% endif %}{% endif %}
 {% if result.left_behind %}<h2>What was left behind</h2><ul>
