@@ -8,6 +8,7 @@ State lies below the state directory unless PULUMI_BACKEND_URL names another bac
 the passphrase in that directory unless PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is set.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -351,8 +352,9 @@ def _operation(
     """Run one operation: select the stack, repair it, tell what happens, and explain what goes wrong."""
     stop = cancelled or threading.Event()
     raised: list[BaseException] = []
+    loops: list[asyncio.AbstractEventLoop] = []
     workspace = _workspace(stack, stop)
-    workspace.program = _recorded(stack.program, raised)
+    workspace.program = _recorded(stack.program, raised, loops)
     with _explained(stack):
         selected = auto.Stack.create_or_select(stack.name, workspace)
         _unlock(workspace, stack)
@@ -369,6 +371,10 @@ def _operation(
         call.tell("failed", condense(str(error)) or type(error).__name__)
         raise
     finally:
+        # Pulumi's server leaves the loop of a program open in which a resource failed.
+        for loop in loops:
+            if not loop.is_running():
+                loop.close()
         shutil.rmtree(_scratch(stack), ignore_errors=True)
     call.tell("finished")
 
@@ -400,10 +406,13 @@ def _reason(
     return EngineFailure("\n".join([f"{verb} of {stack.project}/{stack.name} failed", *lines, mend]), call.failures)
 
 
-def _recorded(program: Callable[[], None], raised: list[BaseException]) -> Callable[[], None]:
-    """The program, with what it raises kept: Pulumi hands on nothing but its text."""
+def _recorded(
+    program: Callable[[], None], raised: list[BaseException], loops: list[asyncio.AbstractEventLoop]
+) -> Callable[[], None]:
+    """The program, with what it raises kept, of which Pulumi hands on nothing but the text, and the loop it runs in."""
 
     def run() -> None:
+        loops.append(asyncio.get_running_loop())
         try:
             program()
         except BaseException as error:

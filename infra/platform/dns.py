@@ -58,7 +58,7 @@ class Dns(pulumi.ComponentResource):
                         mounts=[config_map("coredns", "/etc/coredns")],
                         # Its share when all cores are at work, as one pod among dozens that ask for 20m: a name that is
                         # answered after five seconds is to its asker a name that there is not.
-                        millicores=50,
+                        millicores=40,
                         go_memory_mebibytes=48,
                     )
                 ],

@@ -82,7 +82,7 @@ class NetworkPolicies(pulumi.ComponentResource):
                         user=None,
                         # It judges the first packet of every connection. With the share of one pod among dozens it was
                         # too late for three in a hundred, which the kernel then drops: names were not found.
-                        millicores=200,
+                        millicores=150,
                         go_memory_mebibytes=64,
                     )
                 ],

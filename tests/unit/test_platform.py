@@ -283,7 +283,7 @@ def test_the_platform_leaves_room_on_two_cores(engine: Engine) -> None:
         for pod in engine.pods()
         for one in pod["containers"]
     )
-    assert millicores <= 720
+    assert millicores <= 660
     assert mebibytes <= 2048
 
 
