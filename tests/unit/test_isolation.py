@@ -3,6 +3,9 @@
 import http.server
 import json
 import random
+import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,6 +280,47 @@ def test_a_header_of_any_length_is_written_as_hpack_has_it(size: int) -> None:
             if written[at - 1] < 128:
                 break
     assert (length, written[at:]) == (size, b"x" * size)
+
+
+@pytest.mark.parametrize("session", ["_oauth2_proxy_kubeflow=s3cret; ", "theme=dark; "])
+def test_a_session_cookie_in_the_servers_memory_is_seen_beside_the_marked_one_alone(session: str) -> None:
+    # The child asks for the memory of this process, as a kernel does for its server's.
+    marker = secrets.token_hex(12)
+    held = f"Cookie: {session}isolation-marker={marker}\r\nCookie: _oauth2_proxy_kubeflow=another\r\n".encode()
+    look = "import sys; from labs.runner.isolation import probe; print(probe.cookies_seen(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", look, marker[::-1]], capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout)
+    assert held
+    assert seen["found"] >= 1
+    assert (seen["beside"] >= 1) == session.startswith("_oauth2_proxy_kubeflow")
+
+
+def test_a_probe_in_a_run_answers_its_plan_once_it_is_there_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, object]] = []
+    plan = json.dumps([{"id": "closed", "kind": "tcp", "host": "127.0.0.1", "port": 1}])
+    # No plan yet; a busy API server; the plan, and its answers lost once.
+    got = iter([{}, OSError(), {"data": {"plan": plan}}, OSError(), {"data": {"plan": plan}}, {}])
+
+    def kubernetes(method: str, _path: str, body: object = None, _kind: str = "") -> object:
+        calls.append((method, body))
+        answer = next(got)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(probe, "kubernetes", kubernetes)
+    monkeypatch.setattr(probe.time, "sleep", lambda _seconds: None)
+    monkeypatch.setenv("ISOLATION_PLAN", "plan")
+    (tmp_path / "namespace").write_text("demo-ann")
+    monkeypatch.setattr(probe, "ACCOUNT", tmp_path)
+
+    probe.from_run()
+
+    assert [method for method, _ in calls] == ["GET", "GET", "GET", "PATCH", "GET", "PATCH"]
+    answers = [{"id": "closed", "answer": "no connection (ConnectionRefusedError)"}]
+    assert calls[-1][1] == {"data": {"answers": json.dumps(answers)}}
 
 
 # -- what is written -------------------------------------------------------------------------------------------------

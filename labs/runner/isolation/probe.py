@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import struct
@@ -22,6 +23,7 @@ from typing import Any
 
 SECONDS = 4.0
 AT_ONCE = 32
+_HEADER = 16384
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API = "https://kubernetes.default.svc"
 
@@ -223,17 +225,11 @@ def from_run() -> None:
     print(f"probe of {namespace}", flush=True)
     until = time.monotonic() + 240
     while time.monotonic() < until:
-        try:
-            data = kubernetes("GET", path).get("data", {})
-        except (OSError, http.client.HTTPException):
-            data = {}
-        if "answers" in data or "end" in data:
-            if "end" in data:
+        with suppress(OSError, http.client.HTTPException):
+            if plan := kubernetes("GET", path).get("data", {}).get("plan"):
+                answers = json.dumps(tried(json.loads(plan)))
+                kubernetes("PATCH", path, {"data": {"answers": answers}}, "application/merge-patch+json")
                 return
-        elif "plan" in data:
-            answers = json.dumps(tried(json.loads(data["plan"])))
-            kubernetes("PATCH", path, {"data": {"answers": answers}}, "application/merge-patch+json")
-        # It stays until it is told to go: others ask for its log meanwhile.
         time.sleep(0.5)
 
 
@@ -244,9 +240,7 @@ def cookies_seen(reversed_marker: str) -> str:
     The kernel is the server's child and of the same user, so it may read its memory. What is looked for comes reversed
     and stays in this process, since the server has passed on the very question.
     """
-    import re
-
-    marker = reversed_marker[::-1].encode()
+    marker, ends = reversed_marker[::-1].encode(), re.compile(rb"[\r\n\0]")
     session = b"wolfebuk_yxorp_2htuao"[::-1]
     found = beside = 0
     server = Path(f"/proc/{os.getppid()}")
@@ -261,8 +255,11 @@ def cookies_seen(reversed_marker: str) -> str:
                 held = memory.read(end - begin)
             except (OSError, ValueError, OverflowError):
                 continue
-            # The header as it came, or as a text of Python's: it ends with a return or with a zero.
-            for match in re.finditer(rb"[^\r\n\0]{0,16384}" + re.escape(marker) + rb"[^\r\n\0]{0,16384}", held):
+            at = held.find(marker)
+            while at >= 0:
                 found += 1
-                beside += session in match[0]
+                # The header as it came, or as a text of Python's: it ends with a return or with a zero.
+                before, after = held[max(0, at - _HEADER) : at], held[at : at + _HEADER]
+                beside += session in ends.split(before)[-1] + ends.split(after, maxsplit=1)[0]
+                at = held.find(marker, at + 1)
     return json.dumps({"found": found, "beside": beside})

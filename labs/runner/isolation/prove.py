@@ -46,7 +46,6 @@ _SOURCE = Path(__file__).with_name("probe.py")
 _RUN_SECONDS = 150
 _ROUND_SECONDS = 90
 _QUIET_SECONDS = 15
-_LOG_SECONDS = 20
 _SIDE_BY_SIDE = 16
 _UNHEARD = (
     requests.RequestException,
@@ -171,6 +170,7 @@ class _Proof:
             outside.start()
             self._each("tries the others' doors", self._others)
             self._each("reads its probe's answers", self._answers)
+            self._each("asks for the others' logs", self._logs)
             outside.join()
         finally:
             # Also after Ctrl-C: what was made is taken back.
@@ -260,21 +260,24 @@ class _Proof:
         return asks.probe_pipeline(_SOURCE.read_text(), image, self._nonce)
 
     def _await_runs(self) -> None:
-        """Until the probe of every student runs: what was not there yet would look well hidden."""
+        """Until the run of every student has come as far as its probe: what was not there yet would look well hidden.
+
+        The probe may still wait for its place on a node. It goes once it has answered, and leaves its own to another.
+        """
         until = time.monotonic() + _RUN_SECONDS
         waiting = [each for each in self._at_work.values() if each.seat.run]
         while waiting and time.monotonic() < until:
             for each in list(waiting):
                 with suppress(*_UNHEARD):
-                    if each.probe_runs():
+                    if each.probe_is_there():
                         waiting.remove(each)
-                        self._say(each.seat.student, "progress", "its probe runs")
+                        self._say(each.seat.student, "progress", "its probe is there")
                     elif each.may_start_again():
                         self._say(each.seat.student, "progress", "its run failed before the probe; once more")
                         each.start_run(self._nonce, self._pipeline(each.seat.student))
             self._pause(0.7 if waiting else 0)
         for each in waiting:
-            self.left.append(f"{each.seat.student}: the probe's run did not start within {_RUN_SECONDS} s")
+            self.left.append(f"{each.seat.student}: its run did not come to the probe within {_RUN_SECONDS} s")
 
     def _plan(self, student: "AtWork") -> None:
         if not student.seat.run_pod:
@@ -285,15 +288,6 @@ class _Proof:
         }
         plan[PLATFORM] = asks.from_run_at_platform(self._parts)
         student.plan(plan)
-        me = student.seat.student
-        for call in asks.at_log(student.seat):
-            until = time.monotonic() + _LOG_SECONDS
-            # The pod runs before its program has said anything.
-            while not (answer := student.ask(call)).endswith(", with it"):
-                if time.monotonic() > until:
-                    break
-                self._pause(0.5)
-            self._note(call.door, me, me, call.asked, answer, True)
 
     def _others(self, student: "AtWork") -> None:
         me = student.seat.student
@@ -315,7 +309,7 @@ class _Proof:
                 self._note(door, me, PLATFORM, "the same pod's open port", "connected", True)
         trivial = asks.probe_pipeline("def from_run(): pass", self._platform.notebook_image, "")
         for seat in targets:
-            for call in [*asks.at_gateway(seat, nonce=f"{self._nonce}-{me}", pipeline=trivial), *asks.at_log(seat)]:
+            for call in asks.at_gateway(seat, nonce=f"{self._nonce}-{me}", pipeline=trivial):
                 self._at_gateway(student, call, seat.student)
         for call in asks.at_platform():
             self._at_gateway(student, call, PLATFORM)
@@ -336,6 +330,12 @@ class _Proof:
                 alike = {"run-kfp-tasks": "run-kfp-forged", "run-notebook": "pod-notebook"}.get(each["id"])
                 if target == me and alike:
                     self._note(alike, me, me, asks.described(each), answer, True)
+
+    def _logs(self, student: "AtWork") -> None:
+        me = student.seat.student
+        for seat in [student.seat, *(self._seats[target] for target in self._targets[me])]:
+            for call in asks.at_log(seat):
+                self._at_gateway(student, call, seat.student, control=seat is student.seat)
 
     def _outsiders(self) -> None:
         """Those without a right."""
@@ -485,13 +485,15 @@ class AtWork:
         self.seat.run = str(begun[1].get("run_id", ""))
         return [(create, answered[0]), (start, begun[0])]
 
-    def probe_runs(self) -> bool:
-        """Whether the pod of the probe runs. Errors: `ClusterUnreachable`."""
-        for pod in self._cluster.pods(self.seat.namespace, [self.seat.run]):
-            if "system-container-impl" in pod["metadata"]["name"] and pod["status"].get("phase") == "Running":
-                self.seat.run_pod = pod["metadata"]["name"]
-                return True
-        return False
+    def probe_is_there(self) -> bool:
+        """Whether the run has come as far as the pod of its probe. Errors: `ClusterUnreachable`."""
+        if pod := self._probe():
+            self.seat.run_pod = pod["metadata"]["name"]
+        return bool(pod)
+
+    def _probe(self) -> dict[str, Any] | None:
+        pods = self._cluster.pods(self.seat.namespace, [self.seat.run])
+        return next((pod for pod in pods if "system-container-impl" in pod["metadata"]["name"]), None)
 
     def may_start_again(self) -> bool:
         """Whether the run failed before the probe began, as on a busy node a driver may; true once.
@@ -535,13 +537,15 @@ class AtWork:
     def answers(self, pause: Callable[[float], None]) -> dict[str, str]:
         """What the probe answered, by "target door". Errors: `KernelDiedError`, `NoAnswerError`."""
         path = f"/api/v1/namespaces/{self.seat.namespace}/configmaps/{self._planned_as}"
-        until = time.monotonic() + _ROUND_SECONDS
+        until = time.monotonic() + _RUN_SECONDS
         while time.monotonic() < until:
             said = self._run(f"print(_isolation['kubernetes']('GET', {path!r})['data'].get('answers', ''))").strip()
             if said:
                 return {each["id"]: each["answer"] for each in json.loads(said)}
             pause(1.0)
-        raise NoAnswerError(f"the probe in {self.seat.run_pod} did not answer within {_ROUND_SECONDS} s")
+        conditions = ((self._probe() or {}).get("status") or {}).get("conditions") or []
+        waits = next((f": {each['message']}" for each in conditions if each.get("reason") == "Unschedulable"), "")
+        raise NoAnswerError(f"the probe in {self.seat.run_pod} did not answer within {_RUN_SECONDS} s{waits}")
 
     def cookie(self) -> tuple[str, str]:
         """Whether the server's memory holds the marked cookie, and whether the session's stands beside it."""
