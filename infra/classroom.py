@@ -21,6 +21,18 @@ PROJECT: Final = "classroom"
 SEATS_PER_STACK: Final = 50
 SEAT_TYPE: Final = "classroom:index:Seat"
 
+# A module of Pulumi's loads itself when it is first used, and breaks when the programs of two stacks do so at once
+# (python/cpython#114763, in a copy of its own): all that seats are made of is used here.
+_LOADED: Final = (
+    k8s.apiextensions.CustomResource,
+    k8s.apps.v1.Deployment,
+    k8s.batch.v1.CronJob,
+    k8s.core.v1.Namespace,
+    k8s.meta.v1.ObjectMetaArgs,
+    k8s.networking.v1.NetworkPolicy,
+    k8s.rbac.v1.RoleBinding,
+)
+
 # The store is asked about each bucket and user that has to be looked at.
 _ASKED_AT_ONCE: Final = 8
 

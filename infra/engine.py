@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from pulumi import automation as auto
+from pulumi import log
 from pulumi.automation import errors as auto_errors
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 from semver import VersionInfo
@@ -70,7 +71,8 @@ class Stack:
 
     `tools` are directories with the Pulumi CLI and its plugins, looked into before PATH. Without `checkpoints` the
     state is written once at the end: faster, and safe for a program whose resources are adopted when they stand already
-    and swept when no state knows them.
+    and swept when no state knows them. The `fingerprint` changes with whatever the program makes its resources of;
+    empty when that is not known.
     """
 
     project: str
@@ -80,6 +82,7 @@ class Stack:
     tools: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     checkpoints: bool = True
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +174,21 @@ def up(
             continue_on_error=go_on,
             **_QUIET,
         )
-        return done.outputs
+    if not targets:
+        _settled(stack).parent.mkdir(parents=True, exist_ok=True)
+        _settled(stack).write_text(stack.fingerprint)
+    return done.outputs
+
+
+def is_settled(stack: Stack) -> bool:
+    """Whether another `up` would find nothing to do: the last operation was a whole `up` of the same fingerprint, and
+    ended well. Like `up` itself, it trusts the state; what really stands is not looked at.
+    """
+    # Others may work on a backend that is elsewhere, and no file here knows of it.
+    if _foreign_backend() or not stack.fingerprint or not exists(stack):
+        return False
+    mark = _settled(stack)
+    return mark.exists() and mark.read_text() == stack.fingerprint
 
 
 def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> tuple[Planned, ...]:
@@ -351,6 +368,8 @@ def _operation(
 ) -> Any:
     """Run one operation: select the stack, repair it, tell what happens, and explain what goes wrong."""
     stop = cancelled or threading.Event()
+    if verb != "preview":
+        _settled(stack).unlink(missing_ok=True)
     raised: list[BaseException] = []
     loops: list[asyncio.AbstractEventLoop] = []
     workspace = _workspace(stack, stop)
@@ -413,6 +432,8 @@ def _recorded(
 
     def run() -> None:
         loops.append(asyncio.get_running_loop())
+        # Some lines for each resource, each a call to the engine that the program waits for, and nobody reads them.
+        log.debug = _unheard
         try:
             program()
         except BaseException as error:
@@ -420,6 +441,10 @@ def _recorded(
             raise
 
     return run
+
+
+def _unheard(*_: object, **__: object) -> None:
+    pass
 
 
 @contextmanager
@@ -569,6 +594,11 @@ def _directory(stack: Stack) -> Path:
 def _scratch(stack: Stack) -> Path:
     """Where Pulumi's processes write temporary files: the Kubernetes provider leaves the kubeconfig behind there."""
     return _directory(stack) / "scratch" / stack.project / stack.name
+
+
+def _settled(stack: Stack) -> Path:
+    """The fingerprint with which the stack's last operation, an `up`, ended well."""
+    return _directory(stack) / "settled" / stack.project / stack.name
 
 
 def _foreign_backend() -> bool:

@@ -1,8 +1,12 @@
 """A change is told in a teacher's words, and a seat changes without another one noticing."""
 
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,9 @@ from pulumi.runtime.proto import resource_pb2
 from infra import changes, cluster, engine, stacks
 from infra.classroom import SEATS_PER_STACK, ManyStacks, handout, program
 from infra.engine import Planned, Seen
+from infra.identity import PASSWORD_TYPE
 from infra.notebook import PORT
-from infra.spec import AccessSpec, ClassSpec, Platform, Student, Tls
+from infra.spec import AccessSpec, BucketSpec, ClassSpec, ObjectStore, Platform, Student, Tls
 from infra.steps import Event
 from tests.unit import conftest
 
@@ -23,6 +28,7 @@ _ROOM = "classroom:index:Classroom"
 _HEAD = "urn:pulumi:demo::classroom::"
 _NOTEBOOK = "kubernetes:kubeflow.org/v1:Notebook"
 _ROSTER = ("alice", "bob", "carol")
+_PULUMI_MODULE = re.compile(r"\bk8s\.([a-z]+(?:\.v[0-9a-z]+)?)\.[A-Z]")
 
 
 def seat_urn(student: str) -> str:
@@ -194,7 +200,8 @@ def test_the_fifty_first_student_comes_into_a_second_stack_and_fills_it_alone() 
 
 
 @pytest.mark.parametrize(
-    ("cores", "mebibytes", "stacks_at_once"), [(2, 16_000, 2), (16, 64_000, 4), (8, 1_500, 2), (2, 300, 1)]
+    ("cores", "mebibytes", "stacks_at_once"),
+    [(2, 16_000, 1), (1, 16_000, 1), (16, 64_000, 4), (8, 2_000, 2), (4, 300, 1)],
 )
 def test_memory_and_cores_bound_how_many_stacks_run_at_once(cores: int, mebibytes: int, stacks_at_once: int) -> None:
     assert stacks.at_once(cores, mebibytes) == stacks_at_once
@@ -316,6 +323,68 @@ def test_an_up_of_which_a_seat_fails_ends_with_what_failed_and_the_handout_of_th
     del why[seat_urn("bob")]
     with pytest.raises(engine.EngineFailure):
         stacks.up(klass, lambda _event: None)
+
+
+def test_an_up_of_what_is_settled_runs_no_program_and_hands_out_the_same(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "is_settled", lambda stack: stack.fingerprint == settled)
+    monkeypatch.setattr(engine, "outputs", lambda _stack: _outputs("alice", "bob"))
+    monkeypatch.setattr(engine, "up", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(stacks, "refuse_taken", lambda *_, **__: None)
+    monkeypatch.setattr(cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(cluster, "get", lambda *_: None)
+    klass = stacks.Klass(spec=demo, platform=platform, state=platform.kubeconfig.parent)
+    settled, heard = klass.stack(1, {"alice", "bob"}).fingerprint, []
+
+    handout = stacks.up(klass, heard.append)
+
+    assert handout is not None
+    assert [seat.id for seat in handout.seats] == ["alice", "bob"]
+    assert [(each.done, each.total) for each in heard] == [(2, 2)]
+    # Nothing is settled for whom another password is asked.
+    password = f"{seat_urn('alice').rpartition('::')[0]}${PASSWORD_TYPE}::demo-alice-password"
+    known = stacks.Recorded(parents={password: seat_urn("alice"), seat_urn("alice"): ""}, students=frozenset({"alice"}))
+    monkeypatch.setattr(stacks, "recorded", lambda _klass: {1: known})
+    monkeypatch.setattr(stacks, "_settle", lambda *_: None)
+    with pytest.raises(pytest.fail.Exception, match="it ran"):
+        stacks.up(klass, heard.append, new_passwords={"alice"})
+
+
+def test_the_fingerprint_changes_with_whatever_seats_are_made_of(
+    demo: ClassSpec, platform: Platform, tmp_path: Path
+) -> None:
+    def fingerprint(spec: ClassSpec = demo, platform: Platform = platform, *students: str) -> str:
+        klass = stacks.Klass(spec=spec, platform=platform, state=tmp_path)
+        return klass.stack(1, students or ("alice", "bob")).fingerprint
+
+    keys = tmp_path / "keys.csv"
+    keys.write_text("id,bucket,access_key,secret_key\n")
+    given = platform.model_copy(
+        update={"object_store": ObjectStore(kind="given", endpoint="https://s3.example.org", keys_file=keys)}
+    )
+    before = fingerprint(), fingerprint(demo, given)
+    assert before == (fingerprint(), fingerprint(demo, given))
+    keys.write_text("id,bucket,access_key,secret_key\nalice,a,b,c\n")
+    others = {
+        fingerprint(demo, given),
+        fingerprint(demo, platform, "alice"),
+        fingerprint(demo.model_copy(update={"bucket": BucketSpec(versioning=True)})),
+        fingerprint(demo, platform.model_copy(update={"url": "https://other.example.org"})),
+    }
+    assert len({*before, *others}) == 6
+
+
+def test_all_of_pulumi_that_seats_are_made_of_is_loaded_before_two_programs_run_at_once() -> None:
+    infra = Path(stacks.__file__).parent
+    sources = [*infra.glob("*.py"), *(infra / "access").glob("*.py")]
+    used = {name for file in sources for name in _PULUMI_MODULE.findall(file.read_text())}
+    # In a Python where nothing else has used them.
+    look = "import sys, infra.stacks; print(*(n for n, m in sys.modules.items() if type(m).__name__ == '_LazyModule'))"
+    lazy = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+    assert {f"pulumi_kubernetes.{name}" for name in used} & set(lazy) == set()
+    assert "core.v1" in used
+    assert "pulumi_kubernetes.storage" in lazy
 
 
 def test_a_seat_that_fails_keeps_the_program_from_telling_nothing_but_its_own(

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,36 @@ def test_the_stacks_of_a_project_are_named_without_what_the_backend_keeps_beside
         (kept / name).touch()
     assert engine.names(_stack(tmp_path)) == {"demo", "demo.2"}
     assert engine.names(_stack(tmp_path / "elsewhere")) == frozenset()
+
+
+def test_a_stack_is_settled_by_a_whole_up_of_the_same_fingerprint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    stack = replace(_stack(tmp_path), fingerprint="one")
+    mark, state = engine._settled(stack), tmp_path / "pulumi" / ".pulumi" / "stacks" / "classroom" / "demo.json"
+    for file in (mark, state):
+        file.parent.mkdir(parents=True)
+    state.touch()
+    assert not engine.is_settled(stack)
+    mark.write_text("one")
+    assert engine.is_settled(stack)
+    assert not engine.is_settled(replace(stack, fingerprint="two"))
+    # Whatever begins to change the stack takes the mark away first, and a look ahead does not.
+    monkeypatch.setenv("PATH", "")
+    for operate, settled in ((engine.preview, True), (engine.destroy, False)):
+        with pytest.raises(Failure, match="classroom platform up"):
+            operate(stack, lambda _event: None)
+        assert engine.is_settled(stack) == settled
+    mark.write_text("")
+    assert not engine.is_settled(_stack(tmp_path))
+    mark.write_text("one")
+    state.unlink()
+    assert not engine.is_settled(stack)
+    state.touch()
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://shared")
+    monkeypatch.setattr(engine, "exists", lambda _stack: True)
+    assert not engine.is_settled(stack)
 
 
 def test_what_happens_to_a_resource_is_heard_with_what_it_is_a_part_of() -> None:
