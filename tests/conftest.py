@@ -1,6 +1,11 @@
 """What pytest has to know before it reads its command line; given this folder, it has looked no deeper by then."""
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

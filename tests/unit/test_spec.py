@@ -254,7 +254,7 @@ def test_a_file_that_is_no_class_is_answered_and_not_stumbled_over(tmp_path: Pat
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_content_whatever_makes_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.mktemp("fuzz") / "class.yaml"
     file.write_bytes(content)
@@ -605,7 +605,7 @@ _VALUES = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_value_whatever_in_any_field_makes_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -625,7 +625,7 @@ def test_no_value_whatever_in_any_field_makes_a_traceback(
 
 
 @given(st.binary(max_size=80) | st.text(alphabet='id,email\n"; a@.', max_size=60).map(lambda text: text.encode()))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_roster_whatever_makes_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     directory = tmp_path_factory.mktemp("fuzz")
     for head in (b"", b"id,email,name\n"):
