@@ -24,12 +24,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra import cluster, naming, one_machine, stacks, teardown
+from infra.local.addresses import NODE_POD_PREFIX, plan
+from infra.local.places import NAME
 from infra.spec import ClassSpec, ObjectStore, Platform
 from infra.steps import Event
 
 CLASS: Final = "chgbench"
 NODES: Final = 10
 _FAKE: Final = "kwok.x-k8s.io/node"
+# Of the platform's pods, none of its real node's own.
+_ADDRESSES: Final = list(plan().pods.subnets())[1]
 _STORAGE_CLASS: Final = "local-path"
 _SERVERS: Final = 2
 _READY_SECONDS: Final = 900
@@ -63,7 +67,7 @@ def measured() -> Iterator[Taken]:
     taken, ended = Taken(), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.5):
+        while not ended.wait(2):
             taken.mebibytes = max(taken.mebibytes, _memory_mebibytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -123,6 +127,7 @@ def node(number: int) -> dict[str, Any]:
     """A node that kwok plays."""
     capacity = {"cpu": "256", "memory": "1Ti", "pods": "1000", "nvidia.com/gpu": "1000"}
     name = f"kwok-{number}"
+    pods = str(list(_ADDRESSES.subnets(new_prefix=NODE_POD_PREFIX))[number])
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -132,7 +137,11 @@ def node(number: int) -> dict[str, Any]:
             "labels": {"type": "kwok", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
         },
         # NoExecute: the load balancer's speaker tolerates NoSchedule.
-        "spec": {"taints": [{"key": _FAKE, "value": "fake", "effect": "NoExecute"}]},
+        "spec": {
+            "taints": [{"key": _FAKE, "value": "fake", "effect": "NoExecute"}],
+            "podCIDR": pods,
+            "podCIDRs": [pods],
+        },
         "status": {"capacity": capacity, "allocatable": capacity},
     }
 
@@ -172,7 +181,7 @@ def fake_nodes(kwok: Path, stages: Path, kubectl: Kubectl) -> Iterator[None]:
     command.append(f"--kubeconfig={kubectl.environment['KUBECONFIG']}")
     for stage in ("node/fast", "node/heartbeat", "pod/fast"):
         command += [f"--config={file}" for file in (stages / stage).glob("[np]o*-*.yaml")]
-    with tempfile.TemporaryFile() as said:
+    with _refusing(), tempfile.TemporaryFile() as said:
         player = subprocess.Popen(command, env=kubectl.environment, stdout=said, stderr=said)
         try:
             kubectl("apply", "-f", "-", given=json.dumps(nodes))
@@ -183,6 +192,34 @@ def fake_nodes(kwok: Path, stages: Path, kubectl: Kubectl) -> Iterator[None]:
             kubectl("delete", "pv", "-l", f"bench={CLASS}", "--ignore-not-found", "--wait=false")
             player.terminate()
             player.wait()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """A network namespace that has all addresses of fake pods, and where nobody listens.
+
+    The notebook controller asks each server what its kernels do, one after the other. A real one would answer at once,
+    and this refuses at once; for an address that nobody has, the controller would wait ten seconds.
+    """
+    there, link, gateway = f"{NAME}-fakes", "fakes", "169.254.7.1"
+    commands = (
+        f"-n {NAME} link add {link} type veth peer name eth0 netns {there}",
+        f"-n {NAME} address add {gateway}/32 dev {link}",
+        f"-n {NAME} link set {link} up",
+        f"-n {NAME} route add {_ADDRESSES} dev {link}",
+        f"-n {there} link set lo up",
+        f"-n {there} link set eth0 up",
+        f"-n {there} route add local {_ADDRESSES} dev lo",
+        f"-n {there} route add default via {gateway} dev eth0 onlink",
+    )
+    subprocess.run(["ip", "netns", "add", there], check=True)
+    try:
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
+        yield
+    finally:
+        # Link and route go with it.
+        subprocess.run(["ip", "netns", "delete", there], check=True)
 
 
 def manifests(platform: Platform) -> list[dict[str, Any]]:
