@@ -9,6 +9,7 @@ the passphrase in that directory unless PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFI
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
+import yaml
 from pulumi import automation as auto
 from pulumi import log
 from pulumi.automation import errors as auto_errors
@@ -174,9 +176,9 @@ def up(
             continue_on_error=go_on,
             **_QUIET,
         )
-    if not targets:
-        _settled(stack).parent.mkdir(parents=True, exist_ok=True)
-        _settled(stack).write_text(stack.fingerprint)
+    if not targets and (settled := _settled(stack)):
+        _mark(stack).parent.mkdir(parents=True, exist_ok=True)
+        _mark(stack).write_text(settled)
     return done.outputs
 
 
@@ -184,11 +186,8 @@ def is_settled(stack: Stack) -> bool:
     """Whether another `up` would find nothing to do: the last operation was a whole `up` of the same fingerprint, and
     ended well. Like `up` itself, it trusts the state; what really stands is not looked at.
     """
-    # Others may work on a backend that is elsewhere, and no file here knows of it.
-    if _foreign_backend() or not stack.fingerprint or not exists(stack):
-        return False
-    mark = _settled(stack)
-    return mark.exists() and mark.read_text() == stack.fingerprint
+    settled = _settled(stack)
+    return bool(settled) and _mark(stack).exists() and _mark(stack).read_text() == settled
 
 
 def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None = None) -> tuple[Planned, ...]:
@@ -264,8 +263,7 @@ def names(stack: Stack) -> frozenset[str]:
     """The names of all stacks of the same project in the same backend. Errors: `EngineFailure`."""
     if not _foreign_backend():
         # What the file backend's own listing reads, without starting Pulumi (pkg/backend/diy, `stackPath`).
-        files = (_directory(stack) / ".pulumi" / "stacks" / stack.project).glob("*")
-        found = (re.fullmatch(r"(.+)\.json(\.gz)?", file.name) for file in files)
+        found = (re.fullmatch(r"(.+)\.json(\.gz)?", file.name) for file in _states(stack).glob("*"))
         return frozenset(match[1] for match in found if match)
     with _explained(stack):
         return frozenset(each.name for each in _workspace(stack, threading.Event()).list_stacks())
@@ -369,7 +367,7 @@ def _operation(
     """Run one operation: select the stack, repair it, tell what happens, and explain what goes wrong."""
     stop = cancelled or threading.Event()
     if verb != "preview":
-        _settled(stack).unlink(missing_ok=True)
+        _mark(stack).unlink(missing_ok=True)
     raised: list[BaseException] = []
     loops: list[asyncio.AbstractEventLoop] = []
     workspace = _workspace(stack, stop)
@@ -530,8 +528,13 @@ def _text(file: IO[str]) -> str:
 
 def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
     directory = _directory(stack)
-    work = directory / "work" / stack.project
+    work = _work(stack)
     work.mkdir(parents=True, exist_ok=True)
+    # Written once and whole: another command, of which there may be some at once, reads it all the while.
+    if not (work / "Pulumi.yaml").exists():
+        with tempfile.NamedTemporaryFile("w", dir=work, delete=False) as file:
+            yaml.safe_dump({"name": stack.project, "runtime": "python"}, file)
+        Path(file.name).replace(work / "Pulumi.yaml")
     _scratch(stack).mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     search = os.pathsep.join([*map(str, stack.tools), os.environ.get("PATH", os.defpath)])
@@ -562,7 +565,6 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
     return auto.LocalWorkspace(
         work_dir=str(work),
         env_vars=environment,
-        project_settings=auto.ProjectSettings(name=stack.project, runtime="python"),
         pulumi_command=_Command(executable, _version(executable), stop),
     )
 
@@ -591,14 +593,32 @@ def _directory(stack: Stack) -> Path:
     return stack.state / "pulumi"
 
 
+def _states(stack: Stack) -> Path:
+    return _directory(stack) / ".pulumi" / "stacks" / stack.project
+
+
+def _work(stack: Stack) -> Path:
+    """Where Pulumi works: it keeps there which stack is meant, so each has a place of its own."""
+    return _directory(stack) / "work" / stack.project / stack.name
+
+
 def _scratch(stack: Stack) -> Path:
     """Where Pulumi's processes write temporary files: the Kubernetes provider leaves the kubeconfig behind there."""
     return _directory(stack) / "scratch" / stack.project / stack.name
 
 
-def _settled(stack: Stack) -> Path:
-    """The fingerprint with which the stack's last operation, an `up`, ended well."""
+def _mark(stack: Stack) -> Path:
+    """Where it is written down that the last operation, an `up`, ended well."""
     return _directory(stack) / "settled" / stack.project / stack.name
+
+
+def _settled(stack: Stack) -> str:
+    """What is written there; empty where nothing is known, as of a backend that others may work on."""
+    # Plain Pulumi, which leaves no mark and takes none away, changes the state.
+    found = [file for kind in ("json", "json.gz") if (file := _states(stack) / f"{stack.name}.{kind}").exists()]
+    if _foreign_backend() or not stack.fingerprint or not found:
+        return ""
+    return f"{stack.fingerprint} {hashlib.sha256(found[0].read_bytes()).hexdigest()}"
 
 
 def _foreign_backend() -> bool:
@@ -627,7 +647,8 @@ def _passphrase(stack: Stack) -> Path:
 
 
 def _forget(stack: Stack) -> None:
-    """Delete what the file backend keeps of a stack that is gone: its backups and history."""
+    """Delete what is kept of a stack that is gone: its place of work, and the file backend's backups and history."""
+    shutil.rmtree(_work(stack), ignore_errors=True)
     if not _foreign_backend():
         for kept in ("backups", "history", "locks"):
             for directory in (_directory(stack) / ".pulumi" / kept).glob(f"**/{stack.project}/{stack.name}"):

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,33 +157,53 @@ def test_the_stacks_of_a_project_are_named_without_what_the_backend_keeps_beside
     assert engine.names(_stack(tmp_path / "elsewhere")) == frozenset()
 
 
+def test_each_stack_has_its_own_place_of_work_and_its_project_is_written_once(tmp_path: Path) -> None:
+    # Several are at work at once, and whoever reads must not come upon a half-written one.
+    tool = tmp_path / "pulumi"
+    tool.write_text("#!/bin/sh\necho v3.215.0\n")
+    tool.chmod(0o755)
+    stack = replace(_stack(tmp_path / "state"), tools=(tmp_path,))
+    first = engine._workspace(stack, threading.Event())
+    project = Path(first.work_dir) / "Pulumi.yaml"
+    written = project.stat()
+    assert engine._workspace(stack, threading.Event()).work_dir == first.work_dir
+    assert (project.stat().st_ino, project.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert first.project_settings().name == "classroom"
+    assert engine._workspace(replace(stack, name="demo.2"), threading.Event()).work_dir != first.work_dir
+
+
 def test_a_stack_is_settled_by_a_whole_up_of_the_same_fingerprint_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     stack = replace(_stack(tmp_path), fingerprint="one")
-    mark, state = engine._settled(stack), tmp_path / "pulumi" / ".pulumi" / "stacks" / "classroom" / "demo.json"
+    mark, state = engine._mark(stack), tmp_path / "pulumi" / ".pulumi" / "stacks" / "classroom" / "demo.json"
     for file in (mark, state):
         file.parent.mkdir(parents=True)
-    state.touch()
+    state.write_text("made")
     assert not engine.is_settled(stack)
-    mark.write_text("one")
+    mark.write_text(engine._settled(stack))
     assert engine.is_settled(stack)
     assert not engine.is_settled(replace(stack, fingerprint="two"))
+    # Plain Pulumi knows of no mark.
+    state.write_text("destroyed")
+    assert not engine.is_settled(stack)
+    state.write_text("made")
+    # Others may be at work in a backend that is elsewhere.
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PULUMI_BACKEND_URL", "s3://shared")
+        assert not engine.is_settled(stack)
     # Whatever begins to change the stack takes the mark away first, and a look ahead does not.
     monkeypatch.setenv("PATH", "")
     for operate, settled in ((engine.preview, True), (engine.destroy, False)):
         with pytest.raises(Failure, match="classroom platform up"):
             operate(stack, lambda _event: None)
         assert engine.is_settled(stack) == settled
-    mark.write_text("")
+    # A program of which nobody says what it is made of, and a stack that is gone.
+    mark.write_text(engine._settled(_stack(tmp_path)))
     assert not engine.is_settled(_stack(tmp_path))
-    mark.write_text("one")
     state.unlink()
-    assert not engine.is_settled(stack)
-    state.touch()
-    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://shared")
-    monkeypatch.setattr(engine, "exists", lambda _stack: True)
+    mark.write_text(engine._settled(stack))
     assert not engine.is_settled(stack)
 
 
