@@ -87,6 +87,7 @@ class Klass:
         )
 
     def _fingerprint(self, students: Collection[str]) -> str:
+        """Of the class and its platform, of every file that they name, and of the program itself."""
         models = (self.spec.model_dump(), self.platform.model_dump())
         files = {path for model in models for path in _paths(model) if path.is_file()}
         files |= {

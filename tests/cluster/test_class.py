@@ -179,12 +179,19 @@ def test_up_again_changes_nothing_and_restarts_no_notebook(klass: Klass, console
             for pod in core.list_namespaced_pod(klass.namespace(student), label_selector="notebook-name").items
         }
 
+    pulumi = one_machine.state_directory() / "pulumi"
+    state = pulumi / ".pulumi" / "stacks" / "classroom" / f"{klass.spec.name}.json"
     before = started()
-    again = verbs.up(klass.spec, klass.platform, console)
-
     assert len(before) == 6
-    assert started() == before
-    assert again.passwords == klass.handout.passwords
+    (pulumi / "settled" / "classroom" / klass.spec.name).unlink(missing_ok=True)
+    written = state.stat().st_mtime_ns
+    # The first runs the program, the second finds that nothing is different and does not.
+    for runs in (True, False):
+        again = verbs.up(klass.spec, klass.platform, console)
+        assert (state.stat().st_mtime_ns > written) == runs
+        written = state.stat().st_mtime_ns
+        assert started() == before
+        assert again.passwords == klass.handout.passwords
 
 
 def test_ctrl_c_during_up_leaves_what_the_next_up_completes(
