@@ -199,6 +199,8 @@ def program(
                 f"class {spec.name} has {len(spec.students)} seats, in stacks of {SEATS_PER_STACK}; "
                 "run `scripts/classroom up` with its file, which keeps them apart"
             )
+        # Some lines for each of thousands of resources, each a call to the engine that is waited for.
+        pulumi.log.debug = lambda *_, **__: None
         cluster = k8s.Provider(
             "cluster",
             # The path, not the content: the operator's key stays out of the state.

@@ -30,7 +30,6 @@ from typing import IO, Any, Final, Literal
 
 import yaml
 from pulumi import automation as auto
-from pulumi import log
 from pulumi.automation import errors as auto_errors
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 from semver import VersionInfo
@@ -430,8 +429,6 @@ def _recorded(
 
     def run() -> None:
         loops.append(asyncio.get_running_loop())
-        # Some lines for each resource, each a call to the engine that the program waits for, and nobody reads them.
-        log.debug = _unheard
         try:
             program()
         except BaseException as error:
@@ -439,10 +436,6 @@ def _recorded(
             raise
 
     return run
-
-
-def _unheard(*_: object, **__: object) -> None:
-    pass
 
 
 @contextmanager
