@@ -2,7 +2,7 @@
 
 packages ─▶ containerd ─▶ images of packages ────────────┐
                  └──▶ images of the node ─▶ node ────────┤
-tools: pulumi ───────────────▲───────────────────────────┼─▶ Kubeflow
+tools: pulumi ───────────────▲───────────────────────────┼─▶ Kubeflow ─▶ login page
        cluster ──────────────┘                           │
        pipelines, notebooks ─────▶ images of tools ──────┘
 """
@@ -11,15 +11,18 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import ClassVar, Self
 
+import requests
 from pydantic import BaseModel
 
 from infra import cluster, platform
-from infra.failure import CallFailure
+from infra.failure import CallFailure, Failure
 from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
 from infra.local.places import Places, places
@@ -30,10 +33,16 @@ from infra.steps import Cancelled, Event, Listener, Report, Step, run
 _PULUMI_SETS = ("pulumi", "pulumi-python")
 # A build keeps every processor busy: more sets at once would only compile what they share twice.
 _BUILDS_AT_ONCE = 2
+# A gateway that has just become ready answers within a second or two, on a busy machine a little later.
+_PAGE_WITHIN_SECONDS = 60
 
 
 class NotUp(CallFailure):
     """The platform is needed and does not stand."""
+
+
+class PageSilent(Failure):
+    """Everything of the platform is ready, and yet its login page does not answer."""
 
 
 def up(listener: Listener, cancelled: threading.Event | None = None) -> Platform:
@@ -173,6 +182,7 @@ class _Assembly:
             Step(name="images: tools", needs=("containerd", *builds.values()), action=self._images(None)),
             Step(name="build caches", needs=tuple(builds.values()), action=self._discard_build_caches),
             Step(name="kubeflow", needs=("node", "images: packages", "images: tools"), action=self._kubeflow),
+            Step(name="login page", needs=("kubeflow",), action=self._login_page),
         ]
 
     def _build(self, name: str) -> Callable[[Report], None]:
@@ -242,6 +252,36 @@ class _Assembly:
         stands = frozenset(_workloads(self._here.kubeconfig))
         now = _Made(program=_program_fingerprint(settings), workloads=stands)
         (self._here.node / _Made.FILE).write_text(now.model_dump_json())
+
+    def _login_page(self, report: Report) -> None:
+        url = f"https://{self._addresses.gateway}/"
+        report(url)
+        expect_page(url, _ca_file(self._here), self._cancelled)
+
+
+def expect_page(url: str, ca_file: Path, cancelled: threading.Event, seconds: float = _PAGE_WITHIN_SECONDS) -> None:
+    """Wait until a page, or the way to its login, is shown to somebody on this machine. Errors: `PageSilent` after
+    `seconds` with what was answered last; `Cancelled`."""
+    until = time.monotonic() + seconds
+    with requests.Session() as session:
+        # The address is this machine's own: no proxy has anything to do with it.
+        session.trust_env = False
+        session.verify = str(ca_file)
+        while True:
+            try:
+                status = session.get(url, allow_redirects=False, timeout=10).status_code
+                if status < HTTPStatus.BAD_REQUEST:
+                    return
+                said = f"status {status}"
+            except requests.RequestException as error:
+                said = str(error)
+            if time.monotonic() > until:
+                raise PageSilent(
+                    f"the login page {url} does not answer within {seconds:.0f} s, though Kubeflow's parts are ready: "
+                    f"{said}; run `scripts/classroom platform down`, then `platform up`"
+                )
+            if cancelled.wait(1):
+                raise Cancelled("stopped before the login page was tried; the same command goes on from here")
 
 
 class _Made(BaseModel):

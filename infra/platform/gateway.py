@@ -165,7 +165,5 @@ def _traefik_arguments() -> list[str]:
         "--providers.kubernetescrd.allowexternalnameservices=false",
         # A service whose pods restart answers 503, which clients wait on; left out it would be the landing page's 404.
         "--providers.kubernetescrd.allowemptyservices=true",
-        # How long a changed route waits for further changes.
-        "--providers.providersthrottleduration=300ms",
         f"--experimental.localplugins.{STRIP_COOKIES}.modulename={STRIP_COOKIES}",
     ]
