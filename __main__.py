@@ -10,8 +10,8 @@ import pulumi
 
 from infra import one_machine
 from infra.access import refuse_unready
+from infra.class_file import load
 from infra.classroom import program, refuse_taken
-from infra.spec import load
 
 _file = Path(__file__).parent / pulumi.Config("classroom").require("file")
 _spec = load(_file)

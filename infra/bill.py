@@ -23,7 +23,8 @@ from typing import Any, Final
 from infra import naming
 from infra.fit import held_by
 from infra.session import CLOSED, STOPPED
-from infra.spec import ClassSpec, Platform, Prices, Student, amount
+from infra.spec import ClassSpec, Platform, Prices, Student
+from infra.values import amount
 
 _GIBIBYTE: Final = Decimal(2**30)
 _MONTH_HOURS: Final = Decimal(730)

@@ -16,7 +16,8 @@ import yaml
 
 from infra import naming
 from infra.failure import Failure
-from infra.spec import ClassSpec, NotebookSpec, Platform, Quota, amount, gibibytes
+from infra.spec import ClassSpec, NotebookSpec, Platform, Quota
+from infra.values import amount, gibibytes
 
 Amounts = Mapping[str, Decimal]
 """Cores, bytes or a count by the name of a resource: cpu, memory, nvidia.com/gpu."""

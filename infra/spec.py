@@ -1,270 +1,54 @@
-"""The one description of a class, and the only place that reads the class file.
+"""The one description of a class: what its file may say, with defaults, and what goes together and what does not."""
 
-A class file is YAML. `load` answers every mistake in it with file, line, field, what is wrong and what would be right.
-"""
-
-import difflib
 import re
-import types
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from infra.values import (
+    REGION,
+    STORE_ADDRESS,
+    Cpu,
+    Email,
+    File,
+    Folder,
+    HostName,
+    LabelKey,
+    LabelValue,
+    LabName,
+    Memory,
+    Moment,
+    NotebookName,
+    ObjectName,
+    Price,
+    ShortName,
+    StoreUrl,
+    TimeZone,
+    Variable,
+    amount,
+    gibibytes,
+    mistake,
+    nearest,
+    written,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
-
-from infra import naming, roster
-from infra.failure import CallFailure
-
-_FILE_BYTES_MAX: Final = 1 << 20
-_NODES_MAX: Final = 50_000
-_DEPTH_MAX: Final = 30
-_PROBLEMS_SHOWN: Final = 12
 
 # What one pod of a pipeline is counted with: `main` and Argo's `wait` side by side, each with the default limit.
 _CONTAINERS_PER_PIPELINE_POD: Final = 2
 _PIPELINE_PODS: Final = 5
 
-_SUFFIXES: Final[dict[str, Decimal]] = {
-    **{suffix: Decimal(10) ** power for suffix, power in (("n", -9), ("u", -6), ("m", -3), ("", 0))},
-    **{suffix: Decimal(10) ** (3 * (i + 1)) for i, suffix in enumerate(("k", "M", "G", "T", "P", "E"))},
-    **{suffix: Decimal(2) ** (10 * (i + 1)) for i, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
-}
-_QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?)(?P<suffix>[A-Za-z]*)")
-
-_HOST_NAME: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_REGION: Final = r"^[a-z0-9-]+$"
-_STORE_ADDRESS: Final = r"^https?://[^/\s]+/?$"
-_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?")
-
-RESERVED_VARIABLES: Final = frozenset({"CLASS_BUCKET", "CLASS_IMAGE", "HOME", "KUBEFLOW_CA_FILE", "NB_PREFIX", "PATH"})
-"""Environment variables of a notebook that the program, the notebook controller or the image sets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One mistake in a class file. `line` counts from 1; 0 when the file has no lines to point at."""
-
-    file: Path
-    line: int
-    field: str
-    wrong: str
-    mend: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else str(self.file)
-        field = f"{self.field}: " if self.field else ""
-        text = f"{place}: {field}{self.wrong}; {self.mend}"
-        # A key of the file may hold what a terminal would obey, or could not write.
-        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
-class ClassFileError(CallFailure):
-    """The class file cannot be used. `problems` says where and how to mend it."""
-
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        self.problems = problems
-        shown = [str(problem) for problem in problems[:_PROBLEMS_SHOWN]]
-        if len(problems) > _PROBLEMS_SHOWN:
-            shown.append(f"… and {len(problems) - _PROBLEMS_SHOWN} more of the kind")
-        super().__init__("\n".join(shown))
-
-
-def amount(quantity: str) -> Decimal:
-    """A Kubernetes quantity as a number: cores for cpu, bytes for memory. `ValueError` when it is none."""
-    match = _QUANTITY.fullmatch(quantity)
-    if match is None or match["suffix"] not in _SUFFIXES:
-        raise ValueError(f"{quantity!r} is not a Kubernetes quantity")
-    return Decimal(match["number"]) * _SUFFIXES[match["suffix"]]
-
-
-def gibibytes(size: Decimal) -> str:
-    """A number of bytes as the next whole quantity in Gi."""
-    return f"{-int(-size // 2**30)}Gi"
-
-
-def _mistake(wrong: str, mend: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """What a validator raises; `at` leads from where it stands to the field that is to blame."""
-    # Braces would be read as the template's own fields.
-    return PydanticCustomError("mistake", "{wrong}", {"wrong": wrong, "mend": mend, "at": at})
-
-
-def _quantity(value: object, least: Decimal, most: Decimal, unit: str, example: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _mistake(f"is not a quantity of {unit}", f"write for example {example}")
-    text = str(value)
-    try:
-        number = amount(text)
-    except (ValueError, InvalidOperation):
-        unprefixed = re.fullmatch(r"([0-9.]+) *([kmgtKMGT])[iI]?[bB]?", text)
-        example = (
-            f"{unprefixed[1]}{unprefixed[2].upper().replace('K', 'k')}i" if unprefixed and unit == "bytes" else example
-        )
-        raise _mistake(f"{_short(text)} is not a Kubernetes quantity", f"write for example {example}") from None
-    if not least <= number <= most:
-        bound = "less" if number < least else "more"
-        raise _mistake(f"{_short(text)} is {bound} {unit} than any class can use", f"write for example {example}")
-    return text
-
-
-def _cpu(value: object) -> str:
-    return _quantity(value, Decimal("0.001"), Decimal(4096), "cpu cores", "500m or 2")
-
-
-def _memory(value: object) -> str:
-    return _quantity(value, Decimal(2**20), Decimal(2**60), "bytes", "8Gi")
-
-
-def _dns_label(value: object, longest: int) -> str:
-    if not isinstance(value, str):
-        raise _mistake(
-            f"{_short(str(value))} is not a text", f'put it in quotes: "{_short(str(value)).strip(chr(39))}"'
-        )
-    if len(value) > longest:
-        raise _mistake(f"{_short(value)} has {len(value)} characters", f"use at most {longest}")
-    if not naming.LABEL.fullmatch(value):
-        fitting = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-") or "demo"
-        raise _mistake(
-            f"{_short(value)} is refused by Kubernetes, which takes lower-case letters, digits and inner dashes",
-            f"write for example {fitting}",
-        )
-    return value
-
-
-def _email(value: object) -> str:
-    # Narrower than RFC 5322: the address also stands in the gateway's rule, a list divided by commas.
-    if not isinstance(value, str) or not re.fullmatch(
-        r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}", value
-    ):
-        raise _mistake(f"{_short(str(value))} is not an e-mail address", "write for example alice@example.org")
-    # The login compares addresses in lower case, so they are kept so.
-    return value.lower()
-
-
-def _folder(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
-        raise _mistake(f"{_short(str(value))} is not a folder in a bucket", "write for example artifacts")
-    return value
-
-
-def _host_name(value: object) -> str:
-    if not isinstance(value, str) or not _HOST_NAME.fullmatch(value.lower()) or len(value) > 253:
-        raise _mistake(f"{_short(str(value))} is not a host name", "write for example class.example.org")
-    return value.lower()
-
-
-def _file(value: object, info: ValidationInfo) -> Path:
-    return (info.context or {}).get("folder", Path()) / _path(value)
-
-
-def _path(value: object) -> Path:
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str) or not value or "\0" in value or len(value) > 4096:
-        raise _mistake(f"{_short(str(value))} is not the path of a file", "write for example class/students.csv")
-    try:
-        value.encode()
-        return Path(value).expanduser()
-    except UnicodeEncodeError:
-        raise _mistake(f"{_short(value)} is not the path of a file", "write it in UTF-8") from None
-    except RuntimeError:
-        raise _mistake(f"{_short(value)} begins with a user that there is not", "write the whole path") from None
-
-
-def _moment(value: object) -> datetime:
-    # YAML makes a datetime of what looks like one, and pydantic would take any number for seconds since 1970.
-    moment = value if isinstance(value, datetime) else None
-    if isinstance(value, str) and _MOMENT.fullmatch(value):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-    if moment is None:
-        raise _mistake(f"{_short(str(value))} is not a date and a time", "write for example 2026-12-01 09:00")
-    if not 2000 <= moment.year < 2100:
-        raise _mistake(f"{_short(str(value))} is not in this century", "write for example 2026-12-01 09:00")
-    return moment
-
-
-def _time_zone(value: object) -> str:
-    try:
-        if isinstance(value, str) and ZoneInfo(value):
-            return value
-    except (ValueError, OSError, LookupError):
-        pass
-    raise _mistake(f"{_short(str(value))} is no IANA time zone that this machine knows", "write for example Asia/Seoul")
-
-
-def _variable(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
-        raise _mistake(f"{_short(str(value))} is no name of an environment variable", "write for example MODEL_SIZE")
-    if value in RESERVED_VARIABLES:
-        raise _mistake(f"{value} is set by the program", f"give it another name, for example MY_{value}")
-    return value
-
-
-def _short(text: str) -> str:
-    printable = text if text.isprintable() else ascii(text)[1:-1]
-    return repr(printable if len(printable) <= 60 else printable[:57] + "…")
-
-
-def _given(value: object) -> str:
-    return "nothing" if value is None else _short(str(value))
-
-
-_QUANTITY_IN_AN_EDITOR: Final = WithJsonSchema(
-    {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?[A-Za-z]*$"}, {"type": "number", "minimum": 0}]}
-)
-Cpu = Annotated[str, BeforeValidator(_cpu), _QUANTITY_IN_AN_EDITOR]
-"""CPU cores as a Kubernetes quantity."""
-Memory = Annotated[str, BeforeValidator(_memory), _QUANTITY_IN_AN_EDITOR]
-"""Bytes as a Kubernetes quantity."""
-# A StatefulSet marks its pods with `<name>-<hash of ten>`, which must fit a label's 63 characters.
-NotebookName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 52))]
-ShortName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 40))]
-# A lab is a Python package below labs/, so its name is a Python name.
-LabName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-Email = Annotated[str, BeforeValidator(_email)]
-HostName = Annotated[str, BeforeValidator(_host_name)]
-StoreUrl = Annotated[str, Field(pattern=_STORE_ADDRESS), AfterValidator(lambda url: url.removesuffix("/"))]
-"""The address of an object store, the same with a slash behind it and without."""
-File = Annotated[Path, BeforeValidator(_file)]
-"""A path; a relative one is taken from the class file's own folder."""
-Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": _MOMENT.pattern})]
-"""A date and a time of day, with an offset from UTC or without."""
-TimeZone = Annotated[str, BeforeValidator(_time_zone)]
-LabelKey = Annotated[
-    str,
-    Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=317),
-]
-LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
-Variable = Annotated[str, BeforeValidator(_variable)]
-"""The name of an environment variable."""
-Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
-# Kubernetes refuses what is no DNS subdomain as the name of an object.
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-
 
 class _Part(BaseModel):
     # What stands below a field is its description, in the JSON schema and in the file that `classroom init` writes.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def example(cls, field: str) -> str:
+        """A field with its example, as a class file has it in one line."""
+        return written(field, (cls.model_fields[field].examples or [""])[0])
 
 
 class Student(_Part):
@@ -307,9 +91,9 @@ class Toleration(_Part):
     @model_validator(mode="after")
     def _fits_its_operator(self) -> Self:
         if self.operator == "Equal" and self.key is None:
-            raise _mistake("is a toleration without a key", "write its `key`, or `operator: Exists`", at=("key",))
+            raise mistake("is a toleration without a key", "write its `key`, or `operator: Exists`", at=("key",))
         if self.operator == "Exists" and self.value is not None:
-            raise _mistake(
+            raise mistake(
                 "is not looked at with `operator: Exists`", "take it away, or write `operator: Equal`", at=("value",)
             )
         return self
@@ -370,11 +154,11 @@ class NotebookSpec(NotebookSettings):
     def _limits_hold_requests(self) -> Self:
         for name, request, limit in (("cpu", self.cpu, self.most_cpu), ("memory", self.memory, self.most_memory)):
             if amount(limit) < amount(request):
-                raise _mistake(
+                raise mistake(
                     f"{name}_limit {limit} is less than {name} {request}", f"write {name}_limit: {request} or more"
                 )
         if self.shared_memory and amount(self.shared_memory) > amount(self.most_memory):
-            raise _mistake(
+            raise mistake(
                 f"shared_memory {self.shared_memory} is more than the memory limit {self.most_memory}, of which it is "
                 "a part",
                 f"write shared_memory: {self.most_memory} or less",
@@ -417,9 +201,7 @@ class Override(_Part):
 class BucketSpec(_Part):
     """The student's own bucket."""
 
-    artifacts: Annotated[str, BeforeValidator(_folder)] = Field(
-        default="artifacts", max_length=200, examples=["artifacts"]
-    )
+    artifacts: Folder = Field(default="artifacts", max_length=200, examples=["artifacts"])
     """Runs write below this folder."""
     region: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,40}$", examples=["us-east-1"])
     """Where the bucket lies; it cannot be moved. Left out: the object store's region."""
@@ -460,11 +242,10 @@ class Tls(_Part):
         for kind, fields in of_kind.items():
             for field in fields:
                 if self.kind == kind and getattr(self, field) is None:
-                    example = type(self).model_fields[field].examples
-                    mend = f"write for example `{_example(field, example or [''])}`"
-                    raise _mistake(f"is missing, which `kind: {kind}` needs", mend, at=(field,))
+                    mend = f"write for example `{self.example(field)}`"
+                    raise mistake(f"is missing, which `kind: {kind}` needs", mend, at=(field,))
                 if self.kind != kind and getattr(self, field) is not None:
-                    raise _mistake(
+                    raise mistake(
                         f"is not looked at with `kind: {self.kind}`",
                         f"take it away, or write `kind: {kind}`",
                         at=(field,),
@@ -485,7 +266,7 @@ class AccessSpec(_Part):
     @model_validator(mode="after")
     def _certifies_a_name(self) -> Self:
         if self.tls and not self.host:
-            raise _mistake("says nothing without a host name", "write `host: class.example.org` beside it", at=("tls",))
+            raise mistake("says nothing without a host name", "write `host: class.example.org` beside it", at=("tls",))
         return self
 
 
@@ -516,7 +297,7 @@ class Session(_Part):
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> Self:
         if self.ends_at <= self.starts_at:
-            raise _mistake("is not after the start", f"write an end after {self.start:%Y-%m-%d %H:%M}", at=("end",))
+            raise mistake("is not after the start", f"write an end after {self.start:%Y-%m-%d %H:%M}", at=("end",))
         return self
 
 
@@ -544,7 +325,7 @@ class ObjectStore(_Part):
     kind: Literal["seaweedfs", "minio", "aws", "given"] = Field(default="seaweedfs", examples=["aws"])
     """`seaweedfs` and `minio`: with the operator's key from a Secret. `aws`: S3 and IAM, with the credentials that
     boto3 finds where you type. `given`: any S3, whose buckets and keys somebody else has made and takes away."""
-    region: str = Field(default="us-east-1", pattern=_REGION, examples=["us-east-1"])
+    region: str = Field(default="us-east-1", pattern=REGION, examples=["us-east-1"])
     """The region that requests are signed for."""
     endpoint: StoreUrl = Field(default="", examples=["https://s3.example.org"])
     """Its address from where you type. Of `aws` it is known."""
@@ -582,16 +363,16 @@ class ObjectStore(_Part):
                 known = {"endpoint_in_cluster": "http://seaweedfs.kubeflow:8333"}
             case "minio":
                 known = {"endpoint_in_cluster": "http://minio-service.kubeflow:9000"}
-            case "given" if re.fullmatch(_STORE_ADDRESS, str(told.get("endpoint"))):
+            case "given" if re.fullmatch(STORE_ADDRESS, str(told.get("endpoint"))):
                 known = {"endpoint_in_cluster": told["endpoint"]}
             case "aws":
                 for field in ("endpoint", "endpoint_in_cluster"):
                     if field in told:
                         mend = "take it away; `region` says where it is"
-                        raise _mistake("is not looked at with `kind: aws`", mend, at=(field,))
+                        raise mistake("is not looked at with `kind: aws`", mend, at=(field,))
                 # One that is none is told of as such, and by itself.
                 region = str(told.get("region"))
-                fitting = region if re.fullmatch(_REGION, region) else "us-east-1"
+                fitting = region if re.fullmatch(REGION, region) else "us-east-1"
                 known = dict.fromkeys(("endpoint", "endpoint_in_cluster"), _aws(fitting))
         return {**known, **told}
 
@@ -599,12 +380,11 @@ class ObjectStore(_Part):
     def _is_told_what_its_kind_needs(self) -> Self:
         for field, needed in (("endpoint", True), ("keys_file", self.kind == "given")):
             if needed and not getattr(self, field):
-                example = _example(field, type(self).model_fields[field].examples or [""])
-                mend = f"write for example `{example}`"
-                raise _mistake(f"is missing, which `kind: {self.kind}` needs", mend, at=(field,))
+                mend = f"write for example `{self.example(field)}`"
+                raise mistake(f"is missing, which `kind: {self.kind}` needs", mend, at=(field,))
         if self.keys_file and self.kind != "given":
             mend = "take it away, or write `kind: given`"
-            raise _mistake(f"is not looked at with `kind: {self.kind}`", mend, at=("keys_file",))
+            raise mistake(f"is not looked at with `kind: {self.kind}`", mend, at=("keys_file",))
         return self
 
 
@@ -654,7 +434,7 @@ class Gateway(_Part):
         # A prefix alone misleads nobody, and `classroom init` shows its example whatever the kind.
         for field in sorted(self.model_fields_set - {"kind", "session_cookie", "user_prefix"}):
             if self.kind != "istio" and getattr(self, field) != type(self).model_fields[field].default:
-                raise _mistake(
+                raise mistake(
                     f"is not looked at with `kind: {self.kind}`", "take it away, or write `kind: istio`", at=(field,)
                 )
         return self
@@ -693,7 +473,7 @@ class Platform(_Part):
     @model_validator(mode="after")
     def _names_the_namespace_of_istio(self) -> Self:
         if self.gateway.kind == "istio" and "gateway_namespace" not in self.model_fields_set:
-            raise _mistake(
+            raise mistake(
                 "is missing, which `gateway.kind: istio` needs",
                 "write for example `gateway_namespace: istio-system`",
                 at=("gateway_namespace",),
@@ -819,16 +599,16 @@ class ClassSpec(_Part):
         notebooks = {notebook.name: notebook for notebook in self.notebooks}
         for student, override in self.overrides.items():
             if student not in students:
-                raise _mistake("is no student's id", _nearest(student, students), at=("overrides", student))
+                raise mistake("is no student's id", nearest(student, students), at=("overrides", student))
             for name, settings in override.notebooks.items():
                 at = ("overrides", student, "notebooks", name)
                 if name not in notebooks:
-                    raise _mistake("is no notebook of the class", _nearest(name, notebooks), at=at)
+                    raise mistake("is no notebook of the class", nearest(name, notebooks), at=at)
                 try:
                     _overridden(NotebookSpec, notebooks[name], settings)
                 except ValidationError as error:
                     context = error.errors(include_url=False)[0].get("ctx", {})
-                    raise _mistake(str(context.get("wrong")), str(context.get("mend")), at=at) from None
+                    raise mistake(str(context.get("wrong")), str(context.get("mend")), at=at) from None
         return self
 
     @model_validator(mode="after")
@@ -843,7 +623,7 @@ class ClassSpec(_Part):
     def _given_buckets_stay_as_they_are(self) -> Self:
         given = isinstance(self.platform, Platform) and self.platform.object_store.kind == "given"
         if given and not self.bucket.as_the_store_has_it:
-            raise _mistake(
+            raise mistake(
                 "sets region, versioning or lifecycle_days of buckets that were given",
                 "take them away here, and set them where the buckets are made",
                 at=("bucket",),
@@ -853,7 +633,7 @@ class ClassSpec(_Part):
     @model_validator(mode="after")
     def _somebody_makes_profiles(self) -> Self:
         if self.tenancy == "profile" and isinstance(self.platform, OneMachine):
-            raise _mistake(
+            raise mistake(
                 "profile needs Kubeflow's profile controller, which the one-machine platform does not have",
                 "write `tenancy: namespace`, or name another Kubeflow under `platform`",
                 at=("tenancy",),
@@ -876,7 +656,7 @@ def _refuse_small(spec: ClassSpec, at: tuple[str, ...]) -> None:
     """Refuse a quota that does not hold what its seat needs."""
     quota = spec.quota
     if amount(quota.container_memory_limit) < amount(quota.container_memory):
-        raise _mistake(
+        raise mistake(
             f"container_memory_limit {quota.container_memory_limit} is less than {quota.container_memory}",
             f"write container_memory_limit: {quota.container_memory} or more",
             at=at,
@@ -885,7 +665,7 @@ def _refuse_small(spec: ClassSpec, at: tuple[str, ...]) -> None:
         given = getattr(quota, field)
         if (amount(given) if isinstance(given, str) else given) < need:
             right = gibibytes(need) if field in ("memory", "storage") else f"{need.normalize():f}"
-            raise _mistake(
+            raise mistake(
                 f"{given} does not hold all notebooks of a seat and a pipeline run beside them",
                 f"write {field}: {right} or more",
                 at=(*at, field),
@@ -896,297 +676,9 @@ def _refuse_twice(field: str, values: list[str], key: str) -> None:
     first: dict[str, int] = {}
     for i, value in enumerate(values):
         if value in first:
-            raise _mistake(
+            raise mistake(
                 f"{value!r} is given twice, first as number {first[value] + 1} of {field}",
                 f"give number {i + 1} another {key}" if key else "take one of the two away",
                 at=(field, i, key) if key else (field, i),
             )
         first[value] = i
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known)[:_PROBLEMS_SHOWN])}"
-
-
-def load(path: Path) -> ClassSpec:
-    """Read a class file and the roster it names. A relative path in it is taken from its own folder, `~` is one's home.
-
-    Errors: `ClassFileError`, whatever the files are.
-    """
-    root = _compose(path)
-    problems = list(_twice_named(path, root))
-    if problems:
-        raise ClassFileError(tuple(problems))
-    try:
-        data = _Loader("").construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        raise ClassFileError((_yaml_problem(path, error),)) from None
-    except (ValueError, OverflowError, TypeError) as error:
-        raise _refusal(path, f"holds a value that cannot be read ({error})", "put such values in quotes") from None
-    rows = _roster(path, root, data)
-    if rows is not None and isinstance(besides := data.get("students") or [], list):
-        data = {**data, "students": [*(row.cells for row in rows.rows), *besides]}
-    try:
-        return ClassSpec.model_validate(data, context={"folder": path.resolve().parent})
-    except ValidationError as error:
-        mistakes = error.errors(include_url=False)
-        # A list whose every member is refused counts as empty too; the members' own mistakes say it better.
-        inner = {details["loc"][:1] for details in mistakes if len(details["loc"]) > 1}
-        shown = [each for each in mistakes if not (each["type"] == "too_short" and each["loc"] in inner)]
-        found = [_problem(path, root, rows, each) for each in shown]
-        raise ClassFileError(tuple(sorted(found, key=lambda each: (each.file != path, each.line)))) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, of which `construct_document` is used alone: composing and constructing are two steps here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Roster:
-    """The students that stand in a file of their own; they come before those in the class file."""
-
-    file: Path
-    rows: tuple[roster.Row, ...]
-
-
-def _roster(path: Path, root: yaml.MappingNode, data: Mapping[str, Any]) -> _Roster | None:
-    """The roster that a class file names; None when it names none, or none that validation lets pass."""
-    if data.get("roster") is None:
-        return None
-    line, _ = _locate(root, ["roster"])
-    try:
-        file = path.parent / _path(data["roster"])
-    except PydanticCustomError as error:
-        context = error.context or {}
-        mistake = Problem(file=path, line=line, field="roster", wrong=context["wrong"], mend=context["mend"])
-        raise ClassFileError((mistake,)) from None
-    try:
-        return _Roster(file=file, rows=roster.rows(_text(file)))
-    except _Unreadable as error:
-        mend = "name the CSV file of the students, from this file's folder"
-        if error.line:
-            raise _refusal(file, error.wrong, "save it as CSV in UTF-8", error.line) from None
-        mistake = Problem(file=path, line=line, field="roster", wrong=f"{file}: {error.wrong}", mend=mend)
-        raise ClassFileError((mistake,)) from None
-    except roster.RosterMistake as error:
-        mistake = Problem(file=file, line=error.line, field=error.column, wrong=error.wrong, mend=error.mend)
-        raise ClassFileError((mistake,)) from None
-
-
-def _refusal(path: Path, wrong: str, mend: str, line: int = 0) -> ClassFileError:
-    return ClassFileError((Problem(file=path, line=line, field="", wrong=wrong, mend=mend),))
-
-
-class _Unreadable(Exception):
-    """A file that is no text of a sensible size. `line` counts from 1; 0 when there is none to point at."""
-
-    def __init__(self, wrong: str, line: int = 0) -> None:
-        self.wrong, self.line = wrong, line
-        super().__init__(wrong)
-
-
-def _text(file: Path) -> str:
-    """The text of a file. Errors: `_Unreadable`."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(_FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise _Unreadable("there is no such file") from None
-    except IsADirectoryError:
-        raise _Unreadable("is a directory") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _Unreadable(f"cannot be read ({reason})") from None
-    if len(content) > _FILE_BYTES_MAX:
-        raise _Unreadable("is larger than 1 MiB")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _Unreadable("is not UTF-8 text", content.count(b"\n", 0, error.start) + 1) from None
-
-
-def _compose(path: Path) -> yaml.MappingNode:
-    try:
-        text = _text(path)
-    except _Unreadable as error:
-        mend = "save it as UTF-8, or name the class file" if error.line else "name the class file"
-        if path.is_dir():
-            mend = f"name the class file in it, for example {path / 'demo.yaml'}"
-        elif not error.line:
-            mend = "name a class file, for example labs/classes/demo.yaml"
-        raise _refusal(path, error.wrong, mend, error.line) from None
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        raise ClassFileError((_yaml_problem(path, error),)) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _refusal(path, "holds a character that YAML does not allow", "write it as plain text", line) from None
-    except RecursionError:
-        raise _refusal(path, "is nested too deeply", "a class file is at most five levels deep") from None
-    if root is None:
-        raise _refusal(path, "is empty", "write at least `name:` and `students:`, as in labs/classes/demo.yaml")
-    if not isinstance(root, yaml.MappingNode):
-        raise _refusal(path, "is not a list of fields", "write `name: demo` in its first line, and so on", _line(root))
-    _refuse_bombs(path, root)
-    return root
-
-
-def _refuse_bombs(path: Path, root: yaml.Node) -> None:
-    """Refuse what would be endless or huge once its aliases are followed."""
-    waiting = [(root, 1)]
-    seen = 0
-    while waiting:
-        node, depth = waiting.pop()
-        seen += 1
-        if seen > _NODES_MAX or depth > _DEPTH_MAX:
-            wrong = (
-                "is nested too deeply" if depth > _DEPTH_MAX else "holds too many values once its aliases are followed"
-            )
-            raise _refusal(path, wrong, "write the values out without aliases (*name)", _line(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += [(child, depth + 1) for child in node.value]
-        elif isinstance(node, yaml.MappingNode):
-            waiting += [(child, depth + 1) for pair in node.value for child in pair]
-
-
-def _twice_named(path: Path, node: yaml.Node, field: str = "") -> Iterator[Problem]:
-    """YAML takes the last of two equal keys without a word; a person means neither."""
-    if isinstance(node, yaml.SequenceNode):
-        for i, child in enumerate(node.value):
-            yield from _twice_named(path, child, f"{field}[{i}]")
-    elif isinstance(node, yaml.MappingNode):
-        first: dict[str, int] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            inner = f"{field}.{name}" if field else name
-            if name in first:
-                wrong = f"is given twice, first in line {first[name]}"
-                yield Problem(file=path, line=_line(key), field=inner, wrong=wrong, mend="take one of the two away")
-            first.setdefault(name, _line(key))
-            yield from _twice_named(path, value, inner)
-
-
-def _yaml_problem(path: Path, error: yaml.MarkedYAMLError) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    wrong = f"is not valid YAML ({error.problem or error.context})"
-    mend = "mend this line; labs/classes/demo.yaml shows every field"
-    return Problem(file=path, line=mark.line + 1 if mark else 0, field="", wrong=wrong, mend=mend)
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _problem(path: Path, root: yaml.MappingNode, named: _Roster | None, details: ErrorDetails) -> Problem:
-    context = details.get("ctx", {})
-    location = [*details["loc"], *context.get("at", ())]
-    if named and location[0] == "students" and len(location) > 1 and isinstance(location[1], int):
-        if location[1] < len(named.rows):
-            wrong, mend = _explain(details, location)
-            column = str(location[2]) if len(location) > 2 else ""
-            line = named.rows[location[1]].line
-            return Problem(file=named.file, line=line, field=column, wrong=wrong, mend=mend)
-        location[1] -= len(named.rows)
-    line, steps = _locate(root, location)
-    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    wrong, mend = _explain(details, steps)
-    return Problem(file=path, line=line, field=field, wrong=wrong, mend=mend)
-
-
-def _locate(root: yaml.MappingNode, location: list[int | str]) -> tuple[int, list[int | str]]:
-    """The line of a field, and its path without what pydantic adds: members of a union, and the mark of a key."""
-    node: yaml.Node = root
-    line = _line(root)
-    steps: list[int | str] = []
-    for i, step in enumerate(location):
-        if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = _line(node)
-        elif isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if str(key.value) == str(step)), None)
-            if pair is not None:
-                line, node = _line(pair[0]), pair[1]
-            elif step in ("kubeflow", "one-machine") and i == 1:
-                continue
-        if step != "[key]":
-            steps.append(step)
-    return line, steps
-
-
-def _explain(details: ErrorDetails, steps: list[int | str]) -> tuple[str, str]:
-    """What is wrong and what would be right, from pydantic's finding."""
-    kind, given = details["type"], details["input"]
-    model, known_name, examples = _field(steps, OneMachine if "one-machine" in details["loc"] else Platform)
-    name = str(steps[-1]) if steps else ""
-    example = f"write for example `{_example(known_name, examples)}`" if examples else "see labs/classes/demo.yaml"
-    match kind:
-        case "mistake":
-            return details["msg"], str(details.get("ctx", {}).get("mend", example))
-        case "missing":
-            return "is missing", example
-        case "extra_forbidden":
-            known = list(model.model_fields) if model else []
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            return "is not a known field", f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{_given(given)} is not a group of fields", example
-        case "tuple_type" | "list_type":
-            return f"{_given(given)} is not a list", example
-        case "too_short":
-            return "is empty", example
-        case "string_type":
-            return f"{_given(given)} is not a text", f"put it in quotes, or {example.removeprefix('see ')}"
-        case _:
-            reason = details["msg"].removeprefix("Input ")
-            return f"{_given(given)} is refused ({reason[:1].lower()}{reason[1:]})", example
-
-
-def _example(name: str, examples: list[Any]) -> str:
-    return f"{name}: {in_one_line(examples[0])}" if name else in_one_line(examples[0])
-
-
-def in_one_line(value: object) -> str:
-    """A value as YAML in one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _field(steps: list[int | str], platform: type[BaseModel]) -> tuple[type[BaseModel] | None, str, list[Any]]:
-    """The model that holds the field at `steps`, the field's name, and the examples it carries."""
-    holder, name, examples = None, "", list[Any]()
-    annotation: object = ClassSpec
-    for step in steps:
-        annotation = _choice(annotation, platform)
-        if isinstance(annotation, type) and not get_origin(annotation) and issubclass(annotation, BaseModel):
-            known = annotation.model_fields.get(str(step))
-            holder, name = annotation, str(step)
-            examples = list(known.examples or []) if known else []
-            annotation = known.annotation if known else None
-        elif get_origin(annotation) in (tuple, dict):
-            annotation = get_args(annotation)[0 if get_origin(annotation) is tuple else 1]
-        else:
-            break
-    return holder, name, examples
-
-
-def _choice(annotation: object, platform: type[BaseModel]) -> object:
-    """What a field holds, where it may also hold nothing, or one platform or the other."""
-    while get_origin(annotation) in (Union, types.UnionType, Annotated):
-        inner = get_args(annotation)
-        if get_origin(annotation) is Annotated:
-            annotation = inner[0]
-            continue
-        held = [each for each in inner if each is not type(None)]
-        annotation = next((each for each in held if _choice(each, platform) is platform), held[0])
-    return annotation
-
-
-def models(annotation: object) -> Iterator[type[BaseModel]]:
-    """The models named anywhere within a field's annotation."""
-    if isinstance(annotation, type) and not get_origin(annotation) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType, tuple, dict, Annotated):
-        for inner in get_args(annotation):
-            yield from models(inner)

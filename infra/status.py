@@ -18,7 +18,8 @@ from infra import cluster, naming
 from infra.bill import Bill, Standing, closed_spans, listed, moment, reckoned
 from infra.cluster import ClusterUnreachable
 from infra.session import STOPPED
-from infra.spec import ClassSpec, Platform, amount
+from infra.spec import ClassSpec, Platform
+from infra.values import amount
 
 _ASKED_AT_ONCE: Final = 24
 # A server that takes longer is busy; the others' answers are not kept waiting for it.

@@ -18,8 +18,9 @@ import click
 from rich.console import Console
 
 from infra import class_file
+from infra.class_file import load
 from infra.failure import Failure
-from infra.spec import ClassSpec, Platform, load
+from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled
 
 # verbs is imported where it is needed: it brings Pulumi, for which a mistake in the class file should not wait.

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra import one_machine
+from infra.class_file import load
 from infra.local.places import places
-from infra.spec import load
 from infra.teardown import Certificate
 from labs.runner.verify import Scope
 from scripts import verbs

@@ -20,7 +20,8 @@ import pulumi_kubernetes as k8s
 
 from infra import naming, notebook
 from infra.access import AccessArgs, Egress, HostArgs
-from infra.spec import Platform, in_one_line
+from infra.spec import Platform
+from infra.values import in_one_line
 
 NAMESPACE_LABELS: Final = {"istio-injection": "enabled"}
 # A sidecar gets its configuration and its certificate from Istio's control plane.

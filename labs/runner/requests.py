@@ -22,7 +22,7 @@ from typing import Any, Final
 import yaml
 
 from infra.fit import Container, Pod, Task
-from infra.spec import amount
+from infra.values import amount
 from labs.runner import lab as labs
 
 _COMPILES_WITHIN_SECONDS: Final = 180

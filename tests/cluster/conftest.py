@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from infra import cluster, naming, one_machine
+from infra.class_file import load
 from infra.classroom import Handout, SeatDetails
-from infra.spec import ClassSpec, Platform, load
+from infra.spec import ClassSpec, Platform
 from labs.runner.clients.pipelines import Pipelines
 from labs.runner.clients.session import GatewaySession
 from scripts import verbs

@@ -16,8 +16,9 @@ import yaml
 from rich.console import Console
 
 from infra import cluster, naming, stacks, teardown
+from infra.class_file import load
 from infra.classroom import Taken
-from infra.spec import Platform, load
+from infra.spec import Platform
 from infra.stores import Holding, StoreAddress, connect, s3
 from scripts import verbs
 from tests.cluster.conftest import CLASS_FILE, Klass

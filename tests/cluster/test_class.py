@@ -16,8 +16,8 @@ import requests
 from rich.console import Console
 
 from infra import one_machine
+from infra.class_file import load
 from infra.local.places import NAME
-from infra.spec import load
 from labs.runner.verify import Scope, verify
 from scripts import verbs
 from tests.cluster.conftest import CLASS_FILE, Klass

@@ -19,7 +19,8 @@ from kubernetes.client.exceptions import ApiException
 from rich.console import Console
 
 from infra import bill, fit, status
-from infra.spec import Platform, Session, load
+from infra.class_file import load
+from infra.spec import Platform, Session
 from labs.kubeflow_login import LoginError
 from labs.runner import lab as labs
 from labs.runner import requests as asked

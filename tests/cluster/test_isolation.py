@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from infra import cluster, naming
-from infra.spec import Platform, load
+from infra.class_file import load
+from infra.spec import Platform
 from labs.runner.isolation.doors import DOORS, Cell, Result
 from labs.runner.isolation.prove import NAME, prove
 from scripts import verbs

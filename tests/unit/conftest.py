@@ -10,8 +10,9 @@ import pulumi.runtime
 import pytest
 from pulumi.runtime.stack import ResourceRegistrationFailed
 
+from infra.class_file import load
 from infra.classroom import program
-from infra.spec import ClassSpec, ObjectStore, Platform, load
+from infra.spec import ClassSpec, ObjectStore, Platform
 
 _DEMO = Path(__file__).parents[2] / "labs" / "classes" / "demo.yaml"
 # Pulumi marks a secret on the wire with this pair (sdk/python/lib/pulumi/runtime/rpc.py).

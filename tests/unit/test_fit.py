@@ -14,7 +14,8 @@ from kfp import compiler, dsl
 
 from infra import fit
 from infra.fit import Container, Node, Pod, Task
-from infra.spec import ClassSpec, Gpu, NotebookSpec, Quota, Student, Toleration, amount
+from infra.spec import ClassSpec, Gpu, NotebookSpec, Quota, Student, Toleration
+from infra.values import amount
 from labs.runner import lab as labs
 from labs.runner import requests
 

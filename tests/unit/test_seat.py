@@ -18,8 +18,9 @@ from infra.bucket import BucketElsewhere, _BucketProvider
 from infra.classroom import Taken, refuse_taken
 from infra.identity import PASSWORD_PATTERN, password
 from infra.seat import policies, quota
-from infra.spec import RESERVED_VARIABLES, ClassSpec, ObjectStore, Platform, amount
+from infra.spec import ClassSpec, ObjectStore, Platform
 from infra.stores import Holding, Key, Settings
+from infra.values import RESERVED_VARIABLES, amount
 from tests.unit import conftest
 from tests.unit.conftest import Registered, Stamped, is_secret, stamp
 

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.class_file import example, schema
-from infra.spec import ClassFileError, ClassSpec, Gpu, OneMachine, Platform, Problem, amount, load
+from infra.class_file import ClassFileError, Problem, example, load, schema
+from infra.spec import ClassSpec, Gpu, OneMachine, Platform
+from infra.values import amount
 
 _DEMO = Path(__file__).parents[2] / "labs" / "classes" / "demo.yaml"
 

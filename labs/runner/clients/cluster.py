@@ -10,8 +10,9 @@ from kubernetes.client.exceptions import ApiException  # type: ignore[import-unt
 from urllib3.exceptions import HTTPError
 
 from infra import cluster
-from infra.spec import Platform, amount
+from infra.spec import Platform
 from infra.stores import Key, s3
+from infra.values import amount
 from labs.runner.clients import mlmd
 
 RUN_LABEL = "pipeline/runid"
