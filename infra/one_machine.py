@@ -50,7 +50,7 @@ def up(listener: Listener, cancelled: threading.Event | None = None) -> Platform
 
     Errors: `Failure` of the step that failed; `Cancelled` and KeyboardInterrupt, after which the same call goes on.
     """
-    here, addresses, stop = places(), _addresses(), cancelled or threading.Event()
+    here, addresses, stop = places(), address_plan(), cancelled or threading.Event()
     with machine.lock("classroom platform up"):
         _fit(here, addresses)
         run(_Assembly(here, addresses, stop).steps(), listener, stop)
@@ -62,7 +62,7 @@ def down(listener: Listener, *, purge: bool = False) -> None:
 
     Errors: `node.NodeError` naming what could not be removed.
     """
-    here, addresses = places(), _addresses()
+    here, addresses = places(), address_plan()
 
     def node_gone(report: Report) -> None:
         # Pulumi's state of the platform and of the classes on it lies with the node's data and goes with it.
@@ -86,7 +86,7 @@ def status() -> Mapping[str, bool]:
     """What of the platform stands: tools, the node's parts, and each of Kubeflow's workloads. Changes nothing."""
     here = places()
     built = all(tools.is_built(each, here.cache) for each in tools.tool_sets())
-    found = node.status(here, _addresses())
+    found = node.status(here, address_plan())
     made = _Made.of(here)
     standing = _workloads(here.kubeconfig) if found.ready else {}
     parts = {name: standing.get(name, False) for name in sorted(made.workloads)} if made else {"kubeflow": False}
@@ -95,7 +95,7 @@ def status() -> Mapping[str, bool]:
 
 def reached() -> Platform:
     """How the platform that stands is reached. Errors: `NotUp`."""
-    here, addresses = places(), _addresses()
+    here, addresses = places(), address_plan()
     if not (_ca_file(here).exists() and node.status(here, addresses).running):
         raise NotUp("the one-machine platform does not run; run `scripts/classroom platform up`")
     return Platform(
@@ -117,12 +117,12 @@ def platform_of(spec: ClassSpec) -> Platform:
 
 def is_made() -> bool:
     """Whether there is a platform, running or not: its data are somebody's, and whoever borrows it leaves it."""
-    return node.status(places(), _addresses()).initialised
+    return node.status(places(), address_plan()).initialised
 
 
 def is_running() -> bool:
     """Whether the platform runs, so that `up` has nothing to start."""
-    return _ca_file(places()).exists() and node.status(places(), _addresses()).running
+    return _ca_file(places()).exists() and node.status(places(), address_plan()).running
 
 
 def reserved(what: str) -> AbstractContextManager[None]:
@@ -141,6 +141,11 @@ def is_built() -> bool:
 def memory_bytes() -> int:
     """What the node and everything on it use of the machine's memory, page cache that can be given back left out."""
     return node.memory_bytes()
+
+
+def address_plan() -> AddressPlan:
+    """Who has which address on this machine's platform: of CLASSROOM_NETWORK's range, where it is set."""
+    return plan(os.environ.get("CLASSROOM_NETWORK") or DEFAULT_NETWORK)
 
 
 def state_directory() -> Path:
@@ -352,10 +357,6 @@ def executables(here: Places | None = None) -> dict[str, Path]:
     cache = (here or places()).cache
     found = (tools.directory(each, cache) / "bin" for each in tools.tool_sets() if tools.is_built(each, cache))
     return {file.name: file for directory in found for file in sorted(directory.iterdir())}
-
-
-def _addresses() -> AddressPlan:
-    return plan(os.environ.get("CLASSROOM_NETWORK") or DEFAULT_NETWORK)
 
 
 def _ca_file(here: Places) -> Path:

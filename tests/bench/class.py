@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra import cluster, naming, one_machine, stacks, teardown
-from infra.local.addresses import NODE_POD_PREFIX, plan
+from infra.local.addresses import NODE_POD_PREFIX
 from infra.local.places import NAME
 from infra.spec import ClassSpec, ObjectStore, Platform
 from infra.steps import Event
@@ -33,7 +33,7 @@ CLASS: Final = "chgbench"
 NODES: Final = 10
 _FAKE: Final = "kwok.x-k8s.io/node"
 # Of the platform's pods, none of its real node's own.
-_ADDRESSES: Final = list(plan().pods.subnets())[1]
+_ADDRESSES: Final = list(one_machine.address_plan().pods.subnets())[1]
 _STORAGE_CLASS: Final = "local-path"
 _SERVERS: Final = 2
 _READY_SECONDS: Final = 900
@@ -263,8 +263,8 @@ def await_servers(platform: Platform, count: int) -> None:
     raise AssertionError(f"{count} notebook servers are not ready after {_READY_SECONDS} s")
 
 
-def helm_releases(helm: Path, kubectl: Kubectl, objects: list[dict[str, Any]], directory: Path) -> Taken:
-    """What one release for each seat takes, one after the other as a loop in a shell would."""
+def helm_releases(helm: Path, kubectl: Kubectl, objects: list[dict[str, Any]], directory: Path, *options: str) -> Taken:
+    """What one release for each seat takes, one after the other as a loop in a shell would; then they are forgotten."""
     seats: dict[str, list[dict[str, Any]]] = {}
     for each in objects:
         seats.setdefault(each["metadata"]["labels"]["student"], []).append(each)
@@ -278,7 +278,7 @@ def helm_releases(helm: Path, kubectl: Kubectl, objects: list[dict[str, Any]], d
             (chart / "templates" / f"{number}.yaml").write_text(text)
     with measured() as taken:
         for student in seats:
-            command = [str(helm), "install", student, str(directory / student), "--namespace", "default"]
+            command = [str(helm), "install", student, str(directory / student), "--namespace", "default", *options]
             subprocess.run(command, env=kubectl.environment, stdout=subprocess.DEVNULL, check=True)
     for student in seats:
         kubectl("delete", "secret", "-n", "default", "-l", f"owner=helm,name={student}", "--ignore-not-found")
@@ -357,10 +357,12 @@ def main() -> None:
             say("… until all servers are ready", Taken(taken.seconds + more.seconds))
             say("kubectl delete namespace", delete(kubectl))
         if "helm" in wanted and given.helm:
-            volumes(kubectl, spec)
-            with tempfile.TemporaryDirectory() as directory:
-                say("helm install, a release a seat", helm_releases(given.helm, kubectl, objects, Path(directory)))
-            delete(kubectl)
+            for options in ((), ("--wait",)):
+                volumes(kubectl, spec)
+                with tempfile.TemporaryDirectory() as directory:
+                    taken = helm_releases(given.helm, kubectl, objects, Path(directory), *options)
+                say(" ".join(("helm install", *options, "a release a seat")), taken)
+                delete(kubectl)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from infra import one_machine
 from infra.local import machine, node
-from infra.local.addresses import DEFAULT_NETWORK, plan
 from labs.runner.clients.bucket import Bucket
 from labs.runner.clients.cluster import Cluster
 from labs.runner.clients.session import NoAnswerError
@@ -91,7 +90,7 @@ def test_a_second_platform_command_beside_the_first_is_told_so(classroom: Start)
 
 @pytest.mark.usefixtures("platform")
 def test_no_packet_for_the_platforms_range_leaves_the_machine() -> None:
-    addresses = plan(os.environ.get("CLASSROOM_NETWORK") or DEFAULT_NETWORK)
+    addresses = one_machine.address_plan()
 
     def way_to(address: object) -> str:
         command = ["ip", "route", "get", str(address)]
