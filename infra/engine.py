@@ -1,8 +1,9 @@
 """Pulumi's Automation API for our programs: up, preview, destroy, refresh, told as events and safe to interrupt.
 
 Promise: whatever happens to a call (Ctrl-C, `kill -9`, a resource that fails), the next one goes on. A lock whose
-holder is dead is taken away, an operation that was cut off is forgotten (every resource of ours is adopted when it
-stands already), and a cancelled call lets Pulumi finish what is under way and write its state.
+holder is dead is taken away (one of another host, where nobody here can see who is alive, is told), an operation that
+was cut off is forgotten (every resource of ours is adopted when it stands already), and a cancelled call lets Pulumi
+finish what is under way and write its state.
 
 State lies below the state directory unless PULUMI_BACKEND_URL names another backend; secrets in it are encrypted with
 the passphrase in that directory unless PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is set.
@@ -37,7 +38,6 @@ from semver import VersionInfo
 from infra.failure import CallFailure, Failure
 from infra.identity import PASSWORD_PATTERN
 from infra.steps import Cancelled, Event, Listener
-from infra.stores import IDENTITIES_LOCK
 
 Outputs = Mapping[str, auto.OutputValue]
 """What a program exported. The text form of a secret one is hidden."""
@@ -51,7 +51,6 @@ _SECRETS: Final = re.compile(
     rf"{PASSWORD_PATTERN}|\$2[aby]\$\S{{56}}|JDJ[A-Za-z0-9+/=]{{70,}}|\bAKIA[A-Z0-9]{{16}}\b"
     r"|(?<![A-Za-z0-9/+=-])(?=[A-Za-z/+]*[0-9])(?=[a-z0-9/+]*[A-Z])(?=[A-Z0-9/+]*[a-z])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=-])"
 )
-_HOLDER: Final = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
 _MARKUP: Final = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
 
 # Nothing is printed: what happens is heard as events.
@@ -95,17 +94,6 @@ class Resource:
     id: str
     namespace: str = ""
     name: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """How many resources were, or would be, created, updated, replaced, deleted, and stayed the same."""
-
-    created: int = 0
-    updated: int = 0
-    replaced: int = 0
-    deleted: int = 0
-    same: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,28 +186,26 @@ def preview(stack: Stack, listener: Listener, cancelled: threading.Event | None 
 
 def refresh(
     stack: Stack, listener: Listener, cancelled: threading.Event | None = None, *, targets: Sequence[str] = ()
-) -> Changes:
+) -> None:
     """Look at what really stands and correct the state, so that the next `up` mends what is missing. Errors as `up`."""
     with _operation(stack, listener, cancelled, "refresh") as call:
         call.stack.refresh(on_event=call.hear, target=list(targets) or None, **_QUIET)
-        return call.changes()
 
 
 def destroy(
     stack: Stack, listener: Listener, cancelled: threading.Event | None = None, *, targets: Sequence[str] = ()
-) -> Changes:
+) -> None:
     """Delete everything that the state knows, then the stack itself, or only the resources whose URNs are `targets`.
 
     Nothing to do is fine. Errors as `up`.
     """
     if not exists(stack):
-        return Changes()
+        return
     with _operation(stack, listener, cancelled, "destroy") as call:
         call.stack.destroy(on_event=call.hear, target=list(targets) or None, continue_on_error=True, **_QUIET)
         if not targets:
             call.stack.workspace.remove_stack(stack.name)
             _forget(stack)
-        return call.changes()
 
 
 def outputs(stack: Stack) -> Outputs:
@@ -245,8 +231,7 @@ def parents(stack: Stack) -> Mapping[str, str]:
     """
     if not exists(stack):
         return {}
-    with _explained(stack):
-        _unlock(_workspace(stack, threading.Event()), stack)
+    _unlock(stack)
     return {each["urn"]: str(each.get("parent") or "") for each in _recorded_state(stack)}
 
 
@@ -293,7 +278,7 @@ class _Call:
         self._step, self._listener, self._expected = step, listener, expected
         self._started = time.monotonic()
         self._seen: set[str] = set()
-        self._done: dict[str, OpType] = {}
+        self._done: set[str] = set()
         self._ended = threading.Event()
 
     def tell(self, state: Any, detail: str = "") -> None:
@@ -319,22 +304,11 @@ class _Call:
             self._watch(Seen(urn=metadata.urn, parent=_parent_urn(metadata), state="done"))
             if _is_real(metadata):
                 self._seen.add(metadata.urn)
-                self._done[metadata.urn] = metadata.op
+                self._done.add(metadata.urn)
                 if metadata.op not in (OpType.SAME, OpType.READ):
                     self.tell("progress", f"{_called(metadata.urn)} {_did(metadata.op)}")
         elif event.diagnostic_event and event.diagnostic_event.severity == "error":
             self._remember(event.diagnostic_event.urn or "", event.diagnostic_event.message)
-
-    def changes(self) -> Changes:
-        """What was done, once it is done."""
-        ops = list(self._done.values())
-        return Changes(
-            created=ops.count(OpType.CREATE),
-            updated=ops.count(OpType.UPDATE),
-            replaced=ops.count(OpType.REPLACE) + ops.count(OpType.CREATE_REPLACEMENT),
-            deleted=ops.count(OpType.DELETE),
-            same=ops.count(OpType.SAME),
-        )
 
     def _remember(self, urn: str, message: str) -> None:
         text = condense(message)
@@ -373,7 +347,7 @@ def _operation(
     workspace.program = _recorded(stack.program, raised, loops)
     with _explained(stack):
         selected = auto.Stack.create_or_select(stack.name, workspace)
-        _unlock(workspace, stack)
+        _unlock(stack)
         known = _repair(workspace, stack.name)
     call = _Call(selected, f"{verb} {stack.project}/{stack.name}", listener, known, watch)
     call.tell("started")
@@ -443,8 +417,6 @@ def _explained(stack: Stack) -> Any:
     """Errors of the small commands around an operation, in our words."""
     try:
         yield
-    except auto_errors.StackNotFoundError:
-        raise
     except auto_errors.CommandError as error:
         errors = [line for line in str(error).splitlines() if "error:" in line]
         text = condense(" ".join(errors)) or "Pulumi gave no reason"
@@ -549,7 +521,6 @@ def _workspace(stack: Stack, stop: threading.Event) -> auto.LocalWorkspace:
         # Dynamic providers run in a Python of their own: this one, with this project.
         "PULUMI_PYTHON_CMD": sys.executable,
         "PYTHONPATH": str(_ROOT),
-        IDENTITIES_LOCK: str(directory / "identities.lock"),
         **({} if _foreign_backend() else {"PULUMI_BACKEND_URL": directory.as_uri()}),
         **({} if _foreign_passphrase() else {"PULUMI_CONFIG_PASSPHRASE_FILE": str(_passphrase(stack))}),
         **({} if stack.checkpoints else {"PULUMI_SKIP_CHECKPOINTS": "true"}),
@@ -648,10 +619,13 @@ def _forget(stack: Stack) -> None:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
-def _unlock(workspace: auto.LocalWorkspace, stack: Stack) -> None:
+def _unlock(stack: Stack) -> None:
     """Take away the lock of a dead process; wait for an orphan that is ending; refuse beside a living one.
 
-    Only the file backend's locks are looked at beforehand; those of another backend Pulumi itself reports.
+    Nobody here can see whether a process of another host is alive, so its lock is left. Only the file backend's locks
+    are looked at beforehand; those of another backend Pulumi itself reports.
+
+    Errors: `StackLocked`.
     """
     if _foreign_backend():
         return
@@ -661,25 +635,43 @@ def _unlock(workspace: auto.LocalWorkspace, stack: Stack) -> None:
         holder = _holder(lock)
         if holder is None:
             continue
-        deadline = time.monotonic() + _ORPHAN_ENDS_WITHIN_SECONDS
-        while _pulumi_runs(holder) and _is_orphan(holder) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if _pulumi_runs(holder):
+        if holder.host != socket.gethostname():
             raise StackLocked(
-                f"process {holder} is changing {stack.project}/{stack.name}; wait for its end, then run this again"
+                f"process {holder.process} of the host {holder.host} is changing {stack.project}/{stack.name} since "
+                f"{holder.since}; wait for its end, then run this again; if it has died, or this host was called so, "
+                f"delete {lock} first"
+            )
+        deadline = time.monotonic() + _ORPHAN_ENDS_WITHIN_SECONDS
+        while _pulumi_runs(holder.process) and _is_orphan(holder.process) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if _pulumi_runs(holder.process):
+            raise StackLocked(
+                f"process {holder.process} is changing {stack.project}/{stack.name}; "
+                "wait for its end, then run this again"
             )
     _end_orphans(stack)
-    if any(lock.exists() for lock in locks):
-        auto.Stack.select(stack.name, workspace).cancel()
+    for lock in locks:
+        # As `pulumi cancel` does, but to these alone: another may have been written since. The bucket keeps two files.
+        lock.unlink(missing_ok=True)
+        lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
 
 
-def _holder(lock: Path) -> int | None:
-    """The process that wrote a lock; None when that was on another machine or the lock is gone meanwhile."""
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """Who wrote a lock, and when."""
+
+    host: str
+    process: int
+    since: str
+
+
+def _holder(lock: Path) -> _Holder | None:
+    """What a lock says of itself; None when it is gone meanwhile, or says nothing."""
     try:
         content = json.loads(lock.read_text())
-    except (OSError, ValueError):
+        return _Holder(host=content["hostname"], process=int(content["pid"]), since=content["timestamp"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return int(content["pid"]) if content.get("hostname") == socket.gethostname() else None
 
 
 def _pulumi_runs(process: int) -> bool:

@@ -25,7 +25,7 @@ from infra import cluster, platform
 from infra.failure import CallFailure, Failure
 from infra.local import images, machine, node, tools
 from infra.local.addresses import DEFAULT_NETWORK, AddressPlan, plan, taken
-from infra.local.places import Places, places
+from infra.local.places import Places, places, write_whole
 from infra.platform.settings import PlatformSettings
 from infra.spec import ClassSpec, ObjectStore, OneMachine, Platform
 from infra.steps import Cancelled, Event, Listener, Report, Step, run
@@ -60,6 +60,9 @@ def up(listener: Listener, cancelled: threading.Event | None = None) -> Platform
 def down(listener: Listener, *, purge: bool = False) -> None:
     """Have nothing of the platform left on the machine but the cache, and with `purge` not even that. Safe to repeat.
 
+    Once this version's tools and images are all built, those of others go from the cache as well: a checkout of another
+    version that shares it builds them anew.
+
     Errors: `node.NodeError` naming what could not be removed.
     """
     here, addresses = places(), address_plan()
@@ -68,11 +71,12 @@ def down(listener: Listener, *, purge: bool = False) -> None:
         # Pulumi's state of the platform and of the classes on it lies with the node's data and goes with it.
         current = frozenset(images.references(executables(here), here).values()) if is_built() else None
         node.down(here, addresses, report, keep=current)
+        if current is not None:
+            tools.discard_superseded(here.cache, report)
 
     def cache_gone(report: Report) -> None:
         report("built tools and images")
         tools.discard_build_caches(here.cache)
-        node.purge(here)
         shutil.rmtree(here.cache, ignore_errors=True)
         if here.cache.exists():
             raise node.NodeError(f"{here.cache} is not entirely gone; look what still uses it and run this again")
@@ -253,10 +257,10 @@ class _Assembly:
             # Pulumi trusts its state until it is told to look: something was deleted by hand.
             engine.refresh(stack, listen, self._cancelled)
         outputs = engine.up(stack, listen, self._cancelled)
-        _ca_file(self._here).write_text(outputs["ca_certificate"].value)
+        write_whole(_ca_file(self._here), outputs["ca_certificate"].value)
         stands = frozenset(_workloads(self._here.kubeconfig))
         now = _Made(program=_program_fingerprint(settings), workloads=stands)
-        (self._here.node / _Made.FILE).write_text(now.model_dump_json())
+        write_whole(self._here.node / _Made.FILE, now.model_dump_json())
 
     def _login_page(self, report: Report) -> None:
         url = f"https://{self._addresses.gateway}/"

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from infra.local.machine import MachineError, call
-from infra.local.places import Places
+from infra.local.places import Places, write_whole
 from infra.local.tools import ETCD_VERSION, KUBERNETES_VERSION
 
 REGISTRY = "localhost/classroom"
@@ -349,13 +349,19 @@ def write_layer(target: Path, fill: Callable[[tarfile.TarFile], None]) -> Blob:
         if process.stdin is None:
             raise MachineError("zstd did not start\nrun the same command again")
         measured = _Measured(process.stdin)
+        whole = False
         try:
-            with tarfile.open(fileobj=measured, mode="w|", bufsize=1 << 20) as tar:
-                fill(tar)
+            # A compressor that dies breaks the pipe; its exit code says more of it.
+            with suppress(BrokenPipeError):
+                with tarfile.open(fileobj=measured, mode="w|", bufsize=1 << 20) as tar:
+                    fill(tar)
+                process.stdin.close()
+                whole = True
         finally:
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             code = process.wait()
-    if code != 0:
+    if code != 0 or not whole:
         raise MachineError(
             f"zstd ended with exit code {code} (is the disk full?)\nfree some space, then run the same command again"
         )
@@ -475,7 +481,9 @@ def ensure(
     recipes = images(tools, places)
     wanted = [recipes[name] for name in names]
     present = _present(places)
-    missing = [image for image in wanted if not (image.reference in present and _ready(image, places).exists())]
+    missing = [
+        image for image in wanted if not (image.reference in present and _ready(image.reference, places).exists())
+    ]
     if missing:
         with _scratch(places):
             builder = _Builder(places, cancelled)
@@ -496,8 +504,23 @@ def ensure(
 def all_made(tools: Mapping[str, Path], places: Places) -> bool:
     """Whether every image was made and imported; for this containerd need not run."""
     return places.containerd.exists() and all(
-        _ready(image, places).exists() for image in images(tools, places).values()
+        _ready(reference, places).exists() for reference in references(tools, places).values()
     )
+
+
+def prune(ctr: Sequence[str | Path], keep: frozenset[str], places: Places) -> None:
+    """Remove our images but those whose references are in `keep`; another checkout that wants them makes them anew.
+
+    `ctr` begins a command to the containerd that has them. Errors: `CommandError`.
+    """
+    listed = call([*ctr, "images", "ls", "-q"]).split()
+    kept = {_ready(reference, places) for reference in keep}
+    # First: a mark that outlives its image says that there is nothing to make.
+    for mark in (places.image_records / "ready").glob("*"):
+        if mark not in kept:
+            mark.unlink()
+    if stale := [name for name in listed if name.startswith(f"{REGISTRY}/") and name not in keep]:
+        call([*ctr, "images", "rm", "--sync", *stale])
 
 
 def _ctr(places: Places) -> list[str | Path]:
@@ -510,9 +533,9 @@ def _present(places: Places) -> dict[str, str]:
     return {words[0]: words[2] for line in lines if len(words := line.split()) > 2}
 
 
-def _ready(image: Image, places: Places) -> Path:
+def _ready(reference: str, places: Places) -> Path:
     """A mark beside the image: containerd lists an image before it has unpacked it."""
-    return places.image_records / "ready" / f"{image.name}-{image.fingerprint}"
+    return places.image_records / "ready" / reference.removeprefix(f"{REGISTRY}/").replace(":", "-")
 
 
 _guard = threading.Lock()
@@ -548,7 +571,7 @@ class _Builder:
             target = self._archive(name).with_suffix(f".partial-{os.getpid()}")
             blob = write_layer(target, lambda tar: self._fill(layer, tar))
             target.rename(self._archive(name))
-            _write(record, json.dumps(blob.__dict__))
+            write_whole(record, json.dumps(blob.__dict__))
             return blob
 
     def import_image(self, image: Image, blobs: tuple[Blob, ...]) -> None:
@@ -561,7 +584,7 @@ class _Builder:
             write_archive(archive, [(image, blobs)], files)
             call([*_ctr(self._places), "images", "import", archive], cancelled=self._cancelled)
             archive.unlink()
-            _ready(image, self._places).touch()
+            _ready(image.reference, self._places).touch()
             for layer, _ in pairs:
                 self._archive(key(layer)).unlink(missing_ok=True)
 
@@ -804,12 +827,6 @@ def _point_at(script: Path, interpreter: str) -> None:
     first, _, rest = data.partition(b"\n")
     if first.startswith(b"#!") and b"python" in first:
         script.write_bytes(f"#!{interpreter}\n".encode() + rest)
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(text)
-    partial.rename(file)
 
 
 def _debian_sources() -> tuple[str, list[str]]:

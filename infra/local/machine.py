@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infra.failure import CallFailure, Failure
 from infra.local.addresses import Use
-from infra.local.places import NAME, Places
+from infra.local.places import NAME, Places, write_whole
 from infra.steps import Cancelled
 
 GIBIBYTE = 1 << 30
@@ -30,6 +30,8 @@ FRESH_DISK_GIBIBYTES = 25
 CACHED_DISK_GIBIBYTES = 6
 NEEDED_MEMORY_GIBIBYTES = 6
 
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_POLICY_MARK = f"# {NAME}: no service is started while its packages are installed"
 CNI_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 LOCK_FILE = Path("/run") / f"{NAME}.lock"
 
@@ -239,6 +241,9 @@ def install_packages(cancelled: threading.Event | None = None) -> tuple[str, ...
 
     Returns the packages that were installed. Errors: `CommandError` when the mirror refuses or does not answer.
     """
+    if _POLICY.is_file() and _POLICY_MARK.encode() in _POLICY.read_bytes():
+        # Left behind by a command that was killed: no package on the machine would start its service any more.
+        _POLICY.unlink()
     missing = missing_commands()
     packages = tuple(sorted({_PACKAGE_OF.get(name, "containernetworking-plugins") for name in missing}))
     if not packages:
@@ -257,17 +262,16 @@ def install_packages(cancelled: threading.Event | None = None) -> tuple[str, ...
 
 @contextmanager
 def _services_held_back() -> Iterator[None]:
-    """Debian starts a package's services unless /usr/sbin/policy-rc.d says no; an existing one is left as it is."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
+    """Debian starts a package's services unless /usr/sbin/policy-rc.d says no; the owner's is left as it is."""
+    if _POLICY.exists():
         yield
         return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
+    write_whole(_POLICY, f"#!/bin/sh\n{_POLICY_MARK}\nexit 101\n")
+    _POLICY.chmod(0o755)
     try:
         yield
     finally:
-        policy.unlink(missing_ok=True)
+        _POLICY.unlink(missing_ok=True)
 
 
 @contextmanager

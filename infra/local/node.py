@@ -27,11 +27,11 @@ from typing import Any
 
 import yaml
 
-from infra.local import machine
+from infra.local import images, machine
 from infra.local.addresses import AddressPlan, taken
-from infra.local.images import ETCD_TAG, KUBERNETES_REGISTRY, PAUSE, REGISTRY
+from infra.local.images import ETCD_TAG, KUBERNETES_REGISTRY, PAUSE
 from infra.local.machine import CommandError, MachineError, call
-from infra.local.places import NAME, Places
+from infra.local.places import NAME, Places, write_whole
 from infra.local.tools import KUBERNETES_VERSION
 from infra.steps import Cancelled
 
@@ -39,7 +39,6 @@ NODE = NAME
 """The Kubernetes node's name."""
 CABLE = "kubeflow-class"
 """The machine's end of the cable; a device name has at most 15 characters."""
-CONTEXT = f"kubernetes-admin@{NAME}"
 
 Progress = Callable[[str], None]
 
@@ -81,10 +80,6 @@ class Status:
     def running(self) -> bool:
         return self.network and self.containerd and self.kubelet and self.ready
 
-    @property
-    def absent(self) -> bool:
-        return not (self.network or self.containerd or self.kubelet or self.initialised)
-
 
 # ---- up -------------------------------------------------------------------------------------------------------------
 
@@ -105,8 +100,8 @@ def start_containerd(places: Places, addresses: AddressPlan, cancelled: threadin
         return
     _end(processes("containerd"))
     places.containerd.mkdir(parents=True, exist_ok=True)
-    _write(places.node / "containerd.toml", _containerd_settings(places))
-    _write(places.node / "cni/net.d/10-classroom.conflist", json.dumps(_cni_settings(addresses), indent=1))
+    write_whole(places.node / "containerd.toml", _containerd_settings(places))
+    write_whole(places.node / "cni/net.d/10-classroom.conflist", json.dumps(_cni_settings(addresses), indent=1))
     _start(places, "containerd", ["containerd", "--config", places.node / "containerd.toml", "--log-level", "warn"])
     _wait("containerd", lambda: _answers(places.containerd_socket), 60, cancelled, places)
 
@@ -181,11 +176,11 @@ def _initialise(
     for part in ("kubernetes", "kubelet", "etcd"):
         _empty(places.node / part)
     for name, patch in _small_requests().items():
-        _write(places.node / "kubernetes/patches" / f"{name}+strategic.yaml", yaml.safe_dump(patch))
+        write_whole(places.node / "kubernetes/patches" / f"{name}+strategic.yaml", yaml.safe_dump(patch))
     settings = places.node / "kubernetes/kubeadm.yaml"
-    _write(settings, yaml.safe_dump_all(kubeadm_settings(places, addresses)))
-    _write(places.node / "kubelet/config.yaml", yaml.safe_dump(kubelet_settings(places, addresses)))
-    _write(
+    write_whole(settings, yaml.safe_dump_all(kubeadm_settings(places, addresses)))
+    write_whole(places.node / "kubelet/config.yaml", yaml.safe_dump(kubelet_settings(places, addresses)))
+    write_whole(
         places.node / "kubernetes/resolv.conf", "# The node's pods ask the cluster's DNS; there is nothing beyond it.\n"
     )
     run = [*_enter(places), kubeadm, "init"]
@@ -212,7 +207,7 @@ def _initialise(
         raise NodeError(
             f"{error}\n{_tail(places, 'kubelet')}\nrun the same command again, or classroom platform down and then up"
         ) from error
-    _write(places.node / "initialised", _inputs(addresses))
+    write_whole(places.node / "initialised", _inputs(addresses))
 
 
 def _start_kubelet(places: Places, addresses: AddressPlan, kubelet: Path) -> None:
@@ -330,7 +325,7 @@ def _mounts(places: Places) -> bool:
         shutil.rmtree(places.run)
     for part in ("namespaces", "containerd", "shims"):
         (places.run / part).mkdir(parents=True)
-    _write(places.run / "places", f"{places.state}\n{places.cache}\n")
+    write_whole(places.run / "places", f"{places.state}\n{places.cache}\n")
     _empty(places.node / "cni/results")
     places.volumes.mkdir(parents=True, exist_ok=True)
     places.node.chmod(0o700)
@@ -491,7 +486,7 @@ def _start(places: Places, name: str, command: Sequence[str | Path]) -> None:
         cwd="/",
     )
     process = int(shell.stdout)
-    _write(places.run / f"{name}.pid", f"{process} {_started(process)}")
+    write_whole(places.run / f"{name}.pid", f"{process} {_started(process)}")
 
 
 def _answers(path: Path) -> bool:
@@ -558,13 +553,6 @@ def _bound_logs(places: Places) -> None:
                 file.seek(0)
                 file.write(kept)
                 file.truncate()
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text)
-    partial.rename(file)
 
 
 def _empty(directory: Path) -> None:
@@ -828,12 +816,6 @@ def left(places: Places, addresses: AddressPlan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def purge(places: Places) -> None:
-    """Delete the image cache as well. Only after `down`."""
-    for directory in (places.containerd, places.image_records, places.scratch):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def _remove_containers(places: Places, keep: frozenset[str] | None) -> None:
     """Remove containers and what they wrote from containerd's books, with a containerd that serves nothing else."""
     places.run.mkdir(parents=True, exist_ok=True)
@@ -860,9 +842,7 @@ def _remove_containers(places: Places, keep: frozenset[str] | None) -> None:
             if words[-1] == "Active":
                 call([*ctr, "snapshots", "rm", words[0]])
         if keep is not None:
-            listed = call([*ctr, "images", "ls", "-q"]).split()
-            if stale := [name for name in listed if name.startswith(f"{REGISTRY}/") and name not in keep]:
-                call([*ctr, "images", "rm", "--sync", *stale])
+            images.prune(ctr, keep, places)
         if remains := call([*ctr, "containers", "ls", "-q"]).split():
             raise NodeError(f"{len(remains)} containers are still in containerd's books\nrun the same command again")
     finally:

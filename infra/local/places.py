@@ -1,7 +1,13 @@
 """Where the one-machine platform keeps its things: a cache that may be deleted at any time, a state that is it.
 
-Promise: nothing outside these directories, and the run directory below, is written to, except the kernel's own objects
-(network namespace, veth pair, one route, cgroups), each of which carries the name `NAME`.
+Promise: outside these directories, and the run directory below, nothing is written to but
+
+- the kernel's own objects: a network namespace and cgroups of the name `NAME`, a veth pair, one route;
+- lock files beside the run directory (`machine.lock`), which stay;
+- empty directories where the machine lacks a place at which the node mounts something of its own (/etc/kubernetes,
+  /var/lib/kubelet and so on, `node._OWN`): `platform down` removes them again;
+- the Debian packages that are missing, which stay, and /usr/sbin/policy-rc.d while they are installed;
+- what the programs that are called keep for themselves: apt's lists, uv's cache of wheels, temporary files.
 """
 
 import os
@@ -78,6 +84,14 @@ def places(environment: Mapping[str, str] | None = None) -> Places:
         cache=_absolute(variables.get("CLASSROOM_CACHE"), (Path(cache) if cache else home / ".cache") / NAME),
         state=_absolute(variables.get("CLASSROOM_STATE"), (Path(state) if state else home / ".local/state") / NAME),
     )
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is trusted once it exists: it appears whole or, after sudden death, as it was before."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text)
+    partial.rename(file)
 
 
 def _absolute(setting: str | None, otherwise: Path) -> Path:

@@ -337,6 +337,20 @@ def discard_build_caches(cache: Path) -> None:
         _clear(cache / name)
 
 
+def discard_superseded(cache: Path, say: Callable[[str], None]) -> None:
+    """Remove the sets of other versions, and `say` which: every change of a version leaves some behind.
+
+    A checkout of another version that shares the cache may still name them; it builds them anew.
+    """
+    named = {directory(each, cache) for each in tool_sets()}
+    for folder in sorted((cache / "tools").glob(f"*-{'[0-9a-f]' * 16}")):
+        if folder not in named:
+            say(f"tools of another version: {folder.name}")
+            # First: what is left of a set when this is killed must not count as one that stands.
+            (folder / _COMPLETE).unlink(missing_ok=True)
+            _clear(folder)
+
+
 def _make_tools(tool_set: ToolSet, executables: Path, workshop: "Workshop", report: Report) -> None:
     total = len(tool_set.tools)
     prepared = tool_set.prepare is None

@@ -108,7 +108,10 @@ def pipelines(lab: labs.Lab, cache: Path | None = None) -> list[dict[str, Any]]:
         raise Uncompiled(f"{lab.folder}: the notebook submits no pipeline, so nothing is known of its runs")
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(list(whole.values()), default=str))
+        # Whole or not at all: what is there is trusted.
+        partial = kept.with_suffix(f".partial-{os.getpid()}")
+        partial.write_text(json.dumps(list(whole.values()), default=str))
+        partial.rename(kept)
     return list(whole.values())
 
 

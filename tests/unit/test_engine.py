@@ -61,13 +61,15 @@ def test_a_resource_is_told_when_it_is_begun_and_when_it_stands() -> None:
 def test_what_stays_the_same_counts_and_is_not_told() -> None:
     call, told = _hear({"resOutputsEvent": {"metadata": _metadata("same")}})
     assert not told
-    assert call.changes() == engine.Changes(same=1)
+    call.tell("finished")
+    assert (told[0].done, told[0].total) == (1, 1)
 
 
 def test_a_component_is_neither_counted_nor_told() -> None:
     call, told = _hear({"resOutputsEvent": {"metadata": _metadata("create", custom=False)}})
     assert not told
-    assert call.changes() == engine.Changes()
+    call.tell("finished")
+    assert (told[0].done, told[0].total) == (0, 0)
 
 
 def test_each_failed_resource_has_one_message_and_it_is_its_first() -> None:
@@ -131,7 +133,7 @@ def test_without_any_state_there_is_nothing_and_pulumi_is_not_even_started(
     monkeypatch.setenv("PATH", "")
     assert engine.outputs(_stack(tmp_path)) == {}
     assert engine.export(_stack(tmp_path)) == ()
-    assert engine.destroy(_stack(tmp_path), lambda _event: None) == engine.Changes()
+    engine.destroy(_stack(tmp_path), lambda _event: None)
 
 
 def test_a_missing_pulumi_is_told_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +142,9 @@ def test_a_missing_pulumi_is_told_with_what_brings_it(tmp_path: Path, monkeypatc
         engine.up(_stack(tmp_path), lambda _event: None)
 
 
-def _lock(directory: Path, process: int, host: str) -> Path:
-    lock = directory / "lock.json"
+def _lock(state: Path, process: int, host: str) -> Path:
+    lock = state / "pulumi" / ".pulumi" / "locks" / "organization" / "classroom" / "demo" / f"{process}.json"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text(
         json.dumps({"pid": process, "username": "root", "hostname": host, "timestamp": "2026-01-01T00:00:00Z"})
     )
@@ -229,10 +232,36 @@ def test_a_preview_keeps_what_would_be_done_and_an_up_does_not() -> None:
         assert len(call.planned) == kept
 
 
-def test_a_lock_tells_its_holder_on_this_machine_only(tmp_path: Path) -> None:
-    assert engine._holder(_lock(tmp_path, 42, socket.gethostname())) == 42
-    assert engine._holder(_lock(tmp_path, 42, "elsewhere")) is None
-    assert engine._holder(tmp_path / "gone.json") is None
+def test_the_lock_of_a_dead_process_is_taken_away_and_one_that_says_nothing_too(tmp_path: Path) -> None:
+    # Its number is another program's now.
+    lock = _lock(tmp_path, os.getpid(), socket.gethostname())
+    beside = lock.with_name(f"{lock.name}.attrs")
+    broken = lock.with_name("broken.json")
+    for file in (beside, broken):
+        file.touch()
+    engine._unlock(_stack(tmp_path))
+    assert list(lock.parent.iterdir()) == []
+    engine._unlock(_stack(tmp_path / "without-locks"))
+
+
+def test_the_lock_of_a_living_process_stays_and_its_holder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_pulumi_runs", lambda process: process == os.getpid())
+    lock = _lock(tmp_path, os.getpid(), socket.gethostname())
+    with pytest.raises(engine.StackLocked, match=f"process {os.getpid()} is changing classroom/demo; wait for its end"):
+        engine._unlock(_stack(tmp_path))
+    assert lock.exists()
+
+
+def test_the_lock_of_another_host_stays_and_the_message_says_how_to_take_it_away(tmp_path: Path) -> None:
+    dead, foreign = _lock(tmp_path, 41, socket.gethostname()), _lock(tmp_path, 42, "elsewhere")
+    with pytest.raises(engine.StackLocked) as told:
+        engine._unlock(_stack(tmp_path))
+    assert "process 42 of the host elsewhere is changing classroom/demo since 2026-01-01T00:00:00Z" in str(told.value)
+    assert f"delete {foreign} first" in str(told.value)
+    assert dead.exists()
+    assert foreign.exists()
 
 
 def test_a_process_number_that_another_program_has_now_is_no_living_holder() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local import images as module
 from infra.local.images import (
     Debian,
     Image,
@@ -18,12 +19,15 @@ from infra.local.images import (
     Skeleton,
     Wheels,
     add_tree,
+    all_made,
     images,
     key,
+    prune,
     references,
     write_archive,
     write_layer,
 )
+from infra.local.machine import MachineError
 from infra.local.places import Places
 
 
@@ -197,3 +201,55 @@ def test_a_layer_holds_the_tree_with_its_modes_and_links(tmp_path: Path) -> None
     assert set(entries) == {"opt/bin", "opt/bin/a", "opt/bin/b"}
     assert entries["opt/bin/a"].mode & 0o7777 == 0o4755
     assert entries["opt/bin/b"].islnk()
+
+
+@pytest.mark.parametrize(
+    ("ends", "size"),
+    [
+        ("exit 3", 1),
+        ("exit 3", 1_000_000),
+        ("exit 3", 9_000_000),
+        ("exit 0", 9_000_000),
+        ("head -c 4096 >/dev/null; exit 3", 9_000_000),
+    ],
+)
+def test_a_compressor_that_dies_is_told_as_a_full_disk(
+    ends: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    zstd = tmp_path / "bin" / "zstd"
+    zstd.write_text(f"#!/bin/sh\n{ends}\n")
+    zstd.chmod(0o755)
+    monkeypatch.setenv("PATH", str(zstd.parent), prepend=":")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"x" * size)
+
+    with pytest.raises(MachineError, match=r"exit code [03] \(is the disk full"):
+        write_layer(tmp_path / "layer", lambda tar: add_tree(tar, tree))
+
+
+@pytest.mark.usefixtures("host_programs")
+def test_an_image_that_is_pruned_is_not_called_made_afterwards(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = frozenset(references({}, places).values())
+    marks = [module._ready(reference, places) for reference in wanted]
+    places.containerd.mkdir(parents=True)
+    marks[0].parent.mkdir(parents=True)
+    for mark in marks:
+        mark.touch()
+    called: list[list[str]] = []
+    listed = "\n".join([*sorted(wanted), "localhost/k8s/pause:1"])
+    real = module.call
+    monkeypatch.setattr(
+        module, "call", lambda command: called.append(command) or listed if command[0] == "ctr" else real(command)
+    )
+
+    prune(["ctr"], wanted, places)
+    assert called == [["ctr", "images", "ls", "-q"]]
+    assert all_made({}, places)
+
+    gone = images({}, places)["notebook"].reference
+    prune(["ctr"], wanted - {gone}, places)
+    assert called[-1] == ["ctr", "images", "rm", "--sync", gone]
+    assert not all_made({}, places)
+    assert len(list(marks[0].parent.iterdir())) == len(wanted) - 1

@@ -13,7 +13,7 @@ import pytest
 
 from infra.local import machine
 from infra.local.machine import GIBIBYTE, Busy, CommandError, Facts, Unfit, call, lock, problems
-from infra.local.places import Places, places
+from infra.local.places import Places, places, write_whole
 from infra.steps import Cancelled
 
 FIT = Facts(
@@ -154,3 +154,41 @@ def test_the_platforms_own_networks_are_not_in_its_way(monkeypatch: pytest.Monke
 def test_places_follow_the_settings(environment: dict[str, str], cache: str, state: str) -> None:
     found: Places = places(environment)
     assert (str(found.cache), str(found.state)) == (cache, state)
+
+
+@pytest.mark.parametrize("missing", [frozenset(), frozenset({"zstd"})])
+def test_what_holds_services_back_does_not_outlive_the_next_command(
+    missing: frozenset[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    held: list[int] = []
+    monkeypatch.setattr(machine, "_POLICY", policy)
+    monkeypatch.setattr(machine, "missing_commands", lambda: missing)
+    monkeypatch.setattr(machine, "call", lambda *_, **__: held.append(subprocess.run([policy], check=False).returncode))
+    policy.write_text(f"#!/bin/sh\n{machine._POLICY_MARK}\nexit 101\n")
+
+    machine.install_packages()
+
+    assert held == [101] * len(missing)
+    assert not policy.exists()
+
+
+def test_an_owners_word_on_services_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tmp_path / "policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    monkeypatch.setattr(machine, "_POLICY", policy)
+    monkeypatch.setattr(machine, "missing_commands", lambda: frozenset({"zstd"}))
+    monkeypatch.setattr(machine, "call", lambda *_, **__: "")
+
+    machine.install_packages()
+
+    assert policy.read_text() == "#!/bin/sh\nexit 101\n"
+
+
+def test_a_file_that_is_trusted_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "kubeflow.json"
+    write_whole(file, "first")
+    with pytest.raises(UnicodeEncodeError):
+        # Cut off in the middle: half a character cannot be encoded.
+        write_whole(file, "second \ud800")
+    assert file.read_text() == "first"

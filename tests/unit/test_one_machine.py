@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from infra import one_machine
+from infra.local import machine, node
 from infra.one_machine import PageSilent, expect_page
 from infra.steps import Cancelled
 
@@ -58,3 +60,19 @@ def test_waiting_for_the_page_can_be_stopped() -> None:
     stop.set()
     with gateway(503) as (url, _), pytest.raises(Cancelled):
         expect_page(url, NO_CA, stop, seconds=30)
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_down_keeps_the_tools_of_another_version_until_this_one_is_built(
+    built: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLASSROOM_CACHE", str(tmp_path))
+    monkeypatch.setattr(one_machine, "is_built", lambda: built)
+    monkeypatch.setattr(machine, "lock", lambda _: nullcontext())
+    monkeypatch.setattr(node, "down", lambda *_, **__: None)
+    older = tmp_path / "tools" / "cluster-0123456789abcdef"
+    older.mkdir(parents=True)
+
+    one_machine.down(lambda _event: None)
+
+    assert older.exists() != built

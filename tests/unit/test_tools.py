@@ -18,6 +18,7 @@ from infra.local.tools import (
     build,
     directory,
     discard_build_caches,
+    discard_superseded,
     fingerprint,
     is_built,
     on_path,
@@ -155,6 +156,22 @@ def test_a_build_leaves_nothing_but_what_it_made(greetings: ToolSet, cache: Path
     assert sorted(greetings.folder.rglob("*")) == sources
     assert sorted(path.name for path in built.iterdir()) == ["bin", "complete", "lock"]
     assert [path.name for path in cache.iterdir()] == ["tools"]
+
+
+def test_the_sets_of_other_versions_go_and_nothing_else_does(cache: Path) -> None:
+    current = [directory(each, cache) for each in tool_sets()]
+    others = [cache / "tools" / f"cluster-{'0' * 16}", cache / "tools" / f"of-old-{'a' * 16}"]
+    for folder in (*current, *others, cache / "tools" / "somebody-elses"):
+        (folder / "bin").mkdir(parents=True)
+    said: list[str] = []
+
+    discard_superseded(cache, said.append)
+    assert set((cache / "tools").iterdir()) == {*current, cache / "tools" / "somebody-elses"}
+    assert said == [f"tools of another version: {folder.name}" for folder in others]
+
+    said.clear()
+    discard_superseded(cache, said.append)
+    assert said == []
 
 
 def test_code_that_does_not_compile_is_told_with_the_compilers_words(greetings: ToolSet, cache: Path) -> None:
