@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, Final
 
 from infra import naming
@@ -30,6 +30,8 @@ _GIBIBYTE: Final = Decimal(2**30)
 _MONTH_HOURS: Final = Decimal(730)
 _CENT: Final = Decimal("0.01")
 _NOTHING: Final = Decimal()
+# Rounds whatever a student has written as a size: the most that Kubernetes counts, for years.
+_WIDE: Final = Context(prec=60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ class Bill:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["student", "part", "resource", "quantity", "unit", "price", "cost", "currency"])
         for line in self.lines:
-            quantity, cost = line.quantity.quantize(Decimal("0.000001")), line.cost.quantize(Decimal("0.0001"))
+            quantity = line.quantity.quantize(Decimal("0.000001"), context=_WIDE)
+            cost = line.cost.quantize(Decimal("0.0001"), context=_WIDE)
             row = [line.student, line.part, line.resource, quantity, line.unit, line.price, cost, self.currency]
             writer.writerow(row)
         return text.getvalue()
@@ -161,8 +164,7 @@ def _seat(
             used[part, resource] = used.get((part, resource), _NOTHING) + count * hours
 
     for each in _within(found.notebooks, namespace):
-        held = held_by({"spec": each["spec"]["template"]["spec"]})
-        add(f"notebook {each['metadata']['name']}", held, _open_hours(each, closed, at))
+        add(f"notebook {each['metadata']['name']}", held_by(_template(each)), _open_hours(each, closed, at))
     for each in _within(found.pods, namespace):
         if "notebook-name" not in (each["metadata"].get("labels") or {}):
             add("runs", held_by(each), _pod_hours(each, at))
@@ -176,6 +178,12 @@ def _seat(
         if priced := _priced(prices, resource, quantity):
             amount_used, unit, price = priced
             yield Line(student=student.id, part=part, resource=resource, quantity=amount_used, unit=unit, price=price)
+
+
+def _template(notebook: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pod that a Notebook asks for. Students make Notebooks too, and the API server takes one without any."""
+    given = (notebook.get("spec") or {}).get("template") or {}
+    return {"spec": {"containers": [], **(given.get("spec") or {})}}
 
 
 def _priced(prices: Prices, resource: str, quantity: Decimal) -> tuple[Decimal, str, Decimal] | None:
@@ -235,4 +243,4 @@ def _hours(time: timedelta) -> Decimal:
 
 
 def _cents(cost: Decimal) -> Decimal:
-    return cost.quantize(_CENT)
+    return cost.quantize(_CENT, context=_WIDE)

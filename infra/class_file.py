@@ -24,6 +24,8 @@ from infra.values import in_one_line, nearest, path_of, quoted, written
 _FILE_BYTES_MAX: Final = 1 << 20
 _NODES_MAX: Final = 50_000
 _DEPTH_MAX: Final = 30
+# Python writes no number of more than 4300 digits into a message, and no field takes one of this many.
+_DIGITS_MAX: Final = 100
 _PROBLEMS_SHOWN: Final = 12
 
 _DEFAULT, _ADDITION = "# ", "#+ "
@@ -77,8 +79,11 @@ def load(path: Path) -> ClassSpec:
         data = _Loader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
         raise ClassFileError((_yaml_problem(path, error),)) from None
-    except (ValueError, OverflowError, TypeError) as error:
-        raise _refusal(path, f"holds a value that cannot be read ({error})", "put such values in quotes") from None
+    except _Unreadable as error:
+        raise _refusal(path, error.wrong, "put such values in quotes", error.line) from None
+    # A tag can make something else of a group of fields, such as a set.
+    if not isinstance(data, Mapping):
+        raise _no_fields(path, root)
     rows = _roster(path, root, data)
     if rows is not None and isinstance(besides := data.get("students") or [], list):
         data = {**data, "students": [*(row.cells for row in rows.rows), *besides]}
@@ -95,6 +100,17 @@ def load(path: Path) -> ClassSpec:
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, of which `construct_document` is used alone: composing and constructing are two steps here."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Make the value of a node. Errors: `_Unreadable`, where its text is none that its tag can be made of."""
+        try:
+            if node.tag == "tag:yaml.org,2002:int" and len(str(self.construct_scalar(node))) > _DIGITS_MAX:
+                raise ValueError(f"a number of more than {_DIGITS_MAX} digits")
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The others speak of the parser's insides.
+            why = error if isinstance(error, ValueError) else f"it is no {node.tag.rpartition(':')[2]}"
+            raise _Unreadable(f"holds a value that cannot be read ({why})", _line(node)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +149,13 @@ def _refusal(path: Path, wrong: str, mend: str, line: int = 0) -> ClassFileError
     return ClassFileError((Problem(file=path, line=line, field="", wrong=wrong, mend=mend),))
 
 
+def _no_fields(path: Path, root: yaml.Node) -> ClassFileError:
+    return _refusal(path, "is not a list of fields", "write `name: demo` in its first line, and so on", _line(root))
+
+
 class _Unreadable(Exception):
-    """A file that is no text of a sensible size. `line` counts from 1; 0 when there is none to point at."""
+    """A file that is no text of a sensible size, or a value in it. `line` counts from 1; 0 when there is none to point
+    at."""
 
     def __init__(self, wrong: str, line: int = 0) -> None:
         self.wrong, self.line = wrong, line
@@ -183,7 +204,7 @@ def _compose(path: Path) -> yaml.MappingNode:
     if root is None:
         raise _refusal(path, "is empty", "write at least `name:` and `students:`, as in labs/classes/demo.yaml")
     if not isinstance(root, yaml.MappingNode):
-        raise _refusal(path, "is not a list of fields", "write `name: demo` in its first line, and so on", _line(root))
+        raise _no_fields(path, root)
     _refuse_bombs(path, root)
     return root
 
@@ -226,7 +247,7 @@ def _twice_named(path: Path, node: yaml.Node, field: str = "") -> Iterator[Probl
 def _yaml_problem(path: Path, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     wrong = f"is not valid YAML ({error.problem or error.context})"
-    mend = "mend this line; labs/classes/demo.yaml shows every field"
+    mend = "mend this line; `scripts/classroom init` prints a file with every field"
     return Problem(file=path, line=mark.line + 1 if mark else 0, field="", wrong=wrong, mend=mend)
 
 
@@ -275,7 +296,7 @@ def _explain(details: ErrorDetails, steps: list[int | str]) -> tuple[str, str]:
     kind, given = details["type"], details["input"]
     model, known_name, examples = _field_at(steps, OneMachine if "one-machine" in details["loc"] else Platform)
     name = str(steps[-1]) if steps else ""
-    example = f"write for example `{written(known_name, examples[0])}`" if examples else "see labs/classes/demo.yaml"
+    example = f"write for example `{written(known_name, examples[0])}`" if examples else "see `scripts/classroom init`"
     match kind:
         case "mistake":
             return details["msg"], str(details.get("ctx", {}).get("mend", example))
@@ -291,7 +312,7 @@ def _explain(details: ErrorDetails, steps: list[int | str]) -> tuple[str, str]:
         case "too_short":
             return "is empty", example
         case "string_type":
-            return f"{_given(given)} is not a text", f"put it in quotes, or {example.removeprefix('see ')}"
+            return f"{_given(given)} is not a text", f"put it in quotes, or {example}"
         case _:
             reason = details["msg"].removeprefix("Input ")
             return f"{_given(given)} is refused ({reason[:1].lower()}{reason[1:]})", example

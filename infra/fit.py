@@ -73,7 +73,7 @@ class Pod:
         needed: dict[str, Decimal] = {"pods": Decimal(1)}
         for kind in ("requests", "limits"):
             together, alone = [getattr(each, kind) for each in held], [getattr(each, kind) for each in before]
-            for name in {name for each in (*together, *alone) for name in each}:
+            for name in sorted({name for each in (*together, *alone) for name in each}):
                 needed[f"{kind}.{name}"] = max(
                     sum((each.get(name, _NOTHING) for each in together), _NOTHING),
                     max((each.get(name, _NOTHING) for each in alone), default=_NOTHING),
@@ -315,7 +315,19 @@ def held_by(pod: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def _requests(container: Mapping[str, Any]) -> dict[str, Decimal]:
-    return {name: amount(str(value)) for name, value in container.get("resources", {}).get("requests", {}).items()}
+    """What a container asks for: of what it names no request for, its limit, which in a pod's template nobody has made
+    one yet (SetDefaults_Pod)."""
+    sizes = container.get("resources") or {}
+    asked = {**(sizes.get("limits") or {}), **(sizes.get("requests") or {})}
+    return {name: _size(str(value)) for name, value in asked.items()}
+
+
+def _size(written: str) -> Decimal:
+    """A size that a container asks for. A Notebook may have any text, of which no pod comes: that holds nothing."""
+    try:
+        return amount(written)
+    except ValueError:
+        return _NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,7 +351,8 @@ class Shortage:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A resource: what one seat needs at most and has at least, what all need, and what the cluster has left for them.
+    """A resource: the peak and the quota of the seat that has least to spare, what all seats need, and what the cluster
+    has left for them.
 
     None: there is no bound, or nobody tells it.
     """
@@ -401,8 +414,9 @@ def judged(
         # Nodes that let in neither a notebook nor a run are no room for this class.
         guests = [None, *(notebook for each in seats.values() for notebook in each.notebooks)]
         room = [node for node in room if any(node.takes(guest) for guest in guests)]
-        settled = _settled(seats, room, sidecar)
-        for found in _short_of_notebooks(seats, room, sidecar) or _short_of_runs(seats, runs, settled):
+        pods = _pickiest_first(seats, room, sidecar)
+        settled = _settled(pods, room)
+        for found in _short_of_notebooks(pods, room) or _short_of_runs(seats, runs, settled):
             add(found)
         at_once = _runs_at_once([kinds[id(each)][1] for each in seats.values()], settled)
     needs = [kinds[id(each)][1] for each in seats.values()]
@@ -468,36 +482,45 @@ def _placed(room: Sequence[Node], needs: Amounts, notebook: NotebookSpec | None)
     return None
 
 
-def _settled(seats: Mapping[str, ClassSpec], room: Sequence[Node], sidecar: Container | None) -> list[Node]:
+_Asking = tuple[str, NotebookSpec, Amounts]
+"""A student, a notebook of the student's, and what its pod needs of a node."""
+
+
+def _pickiest_first(seats: Mapping[str, ClassSpec], room: Sequence[Node], sidecar: Container | None) -> list[_Asking]:
+    """Every notebook; those first that fewest nodes take, so that none of the others is put where they alone can be."""
+    pods = [
+        (student, notebook, _node_needs(notebook_pod(notebook, sidecar), spec.quota))
+        for student, spec in seats.items()
+        for notebook in spec.notebooks
+    ]
+    return sorted(pods, key=lambda pod: sum(node.takes(pod[1]) and node.holds(pod[2]) for node in room))
+
+
+def _settled(pods: Iterable[_Asking], room: Sequence[Node]) -> list[Node]:
     """The nodes once every notebook that finds a place has it."""
     left = list(room)
-    for spec in seats.values():
-        for notebook in spec.notebooks:
-            left = _placed(left, _node_needs(notebook_pod(notebook, sidecar), spec.quota), notebook) or left
+    for _, notebook, needs in pods:
+        left = _placed(left, needs, notebook) or left
     return left
 
 
-def _short_of_notebooks(
-    seats: Mapping[str, ClassSpec], room: Sequence[Node], sidecar: Container | None
-) -> list[Shortage]:
+def _short_of_notebooks(pods: Iterable[_Asking], room: Sequence[Node]) -> list[Shortage]:
     """Notebooks that find no node: `up` would wait for them in vain."""
     left, homeless = list(room), dict[str, tuple[Decimal, list[str]]]()
-    for student, spec in seats.items():
-        for notebook in spec.notebooks:
-            needs = _node_needs(notebook_pod(notebook, sidecar), spec.quota)
-            if put := _placed(left, needs, notebook):
-                left = put
-                continue
-            welcome = [node for node in left if node.takes(notebook)]
-            # The resource that is least there, or the first where the nodes are too scattered to say.
-            for name, count in needs.items():
-                if count > max((node.free.get(name, _NOTHING) for node in welcome), default=_NOTHING):
-                    wanted, whom = homeless.get(name, (_NOTHING, []))
-                    homeless[name] = (wanted + count, [*whom, *({student} - {*whom})])
-                    break
-            else:
-                wanted, whom = homeless.get("a node", (_NOTHING, []))
-                homeless["a node"] = (wanted, [*whom, *({student} - {*whom})])
+    for student, notebook, needs in pods:
+        if put := _placed(left, needs, notebook):
+            left = put
+            continue
+        welcome = [node for node in left if node.takes(notebook)]
+        # The resource that is least there, or the first where the nodes are too scattered to say.
+        for name, count in needs.items():
+            if count > max((node.free.get(name, _NOTHING) for node in welcome), default=_NOTHING):
+                wanted, whom = homeless.get(name, (_NOTHING, []))
+                homeless[name] = (wanted + count, [*whom, *({student} - {*whom})])
+                break
+        else:
+            wanted, whom = homeless.get("a node", (_NOTHING, []))
+            homeless["a node"] = (wanted, [*whom, *({student} - {*whom})])
     free = {name: _total(left, name) for name in homeless}
     return [
         Shortage(
@@ -568,15 +591,20 @@ def _rows(
     specs: Sequence[ClassSpec], needs: Sequence[Mapping[str, Peak]], room: Sequence[Node] | None
 ) -> Iterable[Row]:
     for name in sorted({name for need in needs for name in need}):
-        quotas = [amount(given) for spec in specs if (given := _hard(spec).get(name))]
         resource = name.removeprefix("requests.") if name != "pods" else name
         told = room is not None and (name == "pods" or name.startswith("requests.")) and resource != "storage"
-        totals = [need[name].total for need in needs if name in need]
-        if quotas or told:
+        seats = [
+            (need[name].total, _hard(spec).get(name)) for spec, need in zip(specs, needs, strict=True) if name in need
+        ]
+        totals = [total for total, _ in seats]
+        # Overrides may give the seat that needs most the most as well.
+        bounded = [(total, amount(given)) for total, given in seats if given]
+        peak, most = max(bounded, key=lambda seat: seat[0] - seat[1], default=(max(totals), None))
+        if bounded or told:
             yield Row(
                 resource=name,
-                peak=max(totals),
-                quota=min(quotas) if quotas else None,
+                peak=peak,
+                quota=most,
                 all_seats=sum(totals, _NOTHING),
                 cluster=_total(room, resource) if told and room is not None else None,
             )

@@ -39,6 +39,7 @@ from infra.values import (
 # What one pod of a pipeline is counted with: `main` and Argo's `wait` side by side, each with the default limit.
 _CONTAINERS_PER_PIPELINE_POD: Final = 2
 _PIPELINE_PODS: Final = 5
+_GPU: Final = "nvidia.com/gpu"
 
 
 class _Part(BaseModel):
@@ -66,7 +67,7 @@ class Gpu(_Part):
     """GPUs of one resource name, as a device plugin offers them."""
 
     resource: str = Field(
-        default="nvidia.com/gpu",
+        default=_GPU,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
         max_length=120,
         examples=["nvidia.com/gpu"],
@@ -174,7 +175,7 @@ class Quota(_Part):
     memory: Memory = Field(default="32Gi", examples=["32Gi"])
     """Bounds the memory that pods may reach."""
     gpus: int = Field(default=0, ge=0, le=1000, examples=[0])
-    """GPUs for pipelines, besides the notebooks' own."""
+    """GPUs for pipelines, besides the notebooks' own: of nvidia.com/gpu and of each resource that notebooks name."""
     pods: int = Field(default=30, ge=1, le=10_000, examples=[30])
     """Bounds the pods."""
     volumes: int = Field(default=10, ge=1, le=1000, examples=[10])
@@ -565,8 +566,9 @@ class ClassSpec(_Part):
         return f"https://{self.access.host}/" if self.access.host else platform.url
 
     def gpus(self) -> dict[str, int]:
-        """GPUs a seat may hold, by resource name."""
-        held: dict[str, int] = {}
+        """GPUs a seat may hold, by resource name: nvidia.com/gpu and what its notebooks name."""
+        # What is not counted is not bounded, so the resource that most device plugins offer always is.
+        held = {_GPU: 0}
         for notebook in self.notebooks:
             if notebook.gpu:
                 held[notebook.gpu.resource] = held.get(notebook.gpu.resource, 0) + notebook.gpu.count
@@ -599,7 +601,9 @@ class ClassSpec(_Part):
         notebooks = {notebook.name: notebook for notebook in self.notebooks}
         for student, override in self.overrides.items():
             if student not in students:
-                raise mistake("is no student's id", nearest(student, students), at=("overrides", student))
+                # Mostly a student who has left the class; otherwise the id is misspelt.
+                mend = f"take the override away, or name a student of the class; {nearest(student, students)}"
+                raise mistake("is no student of the class", mend, at=("overrides", student))
             for name, settings in override.notebooks.items():
                 at = ("overrides", student, "notebooks", name)
                 if name not in notebooks:

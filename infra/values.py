@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
@@ -22,7 +22,14 @@ _SUFFIXES: Final[dict[str, Decimal]] = {
     **{suffix: Decimal(10) ** (3 * (i + 1)) for i, suffix in enumerate(("k", "M", "G", "T", "P", "E"))},
     **{suffix: Decimal(2) ** (10 * (i + 1)) for i, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
 }
-_QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,20}(\.[0-9]{1,20})?)(?P<suffix>[A-Za-z]*)")
+# Source: the grammar of Quantity in k8s.io/apimachinery pkg/api/resource/quantity.go. Nobody needs more digits.
+_QUANTITY: Final = re.compile(
+    r"(?P<number>[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64}))([eE](?P<exponent>[+-]?[0-9]{1,3})|(?P<suffix>[A-Za-z]*))"
+)
+_MOST: Final = Decimal(2**63 - 1)
+_FINEST: Final = Decimal("1e-9")
+# A class file says it plainly.
+_PLAIN_QUANTITY: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?[A-Za-z]*")
 
 _HOST_NAME: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 REGION: Final = r"^[a-z0-9-]+$"
@@ -35,11 +42,17 @@ RESERVED_VARIABLES: Final = frozenset({"CLASS_BUCKET", "CLASS_IMAGE", "HOME", "K
 
 
 def amount(quantity: str) -> Decimal:
-    """A Kubernetes quantity as a number: cores for cpu, bytes for memory. `ValueError` when it is none."""
+    """A Kubernetes quantity as a number: cores for cpu, bytes for memory. `ValueError` when it is none.
+
+    As Kubernetes has it, nothing is more than 2^63-1, and what is finer than a billionth is rounded away from zero.
+    """
     match = _QUANTITY.fullmatch(quantity)
-    if match is None or match["suffix"] not in _SUFFIXES:
+    if match is None or (match["suffix"] or "") not in _SUFFIXES:
         raise ValueError(f"{quantity!r} is not a Kubernetes quantity")
-    return Decimal(match["number"]) * _SUFFIXES[match["suffix"]]
+    size = Decimal(match["number"]).scaleb(int(match["exponent"] or 0)) * _SUFFIXES[match["suffix"] or ""]
+    if abs(size) > _MOST:
+        return _MOST.copy_sign(size)
+    return size if size == size.to_integral_value() else size.quantize(_FINEST, ROUND_UP)
 
 
 def gibibytes(size: Decimal) -> str:
@@ -77,8 +90,8 @@ def _quantity(value: object, least: Decimal, most: Decimal, unit: str, example: 
         raise mistake(f"is not a quantity of {unit}", f"write for example {example}")
     text = str(value)
     try:
-        number = amount(text)
-    except (ValueError, InvalidOperation):
+        number = amount(text if _PLAIN_QUANTITY.fullmatch(text) else "")
+    except ValueError:
         unprefixed = re.fullmatch(r"([0-9.]+) *([kmgtKMGT])[iI]?[bB]?", text)
         example = (
             f"{unprefixed[1]}{unprefixed[2].upper().replace('K', 'k')}i" if unprefixed and unit == "bytes" else example
@@ -201,7 +214,7 @@ Memory = Annotated[str, BeforeValidator(_memory), _QUANTITY_IN_AN_EDITOR]
 # A StatefulSet marks its pods with `<name>-<hash of ten>`, which must fit a label's 63 characters.
 NotebookName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 52))]
 ShortName = Annotated[str, BeforeValidator(lambda value: _dns_label(value, 40))]
-# A lab is a Python package below labs/, so its name is a Python name.
+# A lab is a folder below labs/, no package; its name has the form of a Python name all the same.
 LabName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Folder = Annotated[str, BeforeValidator(_folder)]
 """A folder in a bucket."""

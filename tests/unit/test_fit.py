@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from kfp import compiler, dsl
+from rich.table import Table
 
 from infra import fit
 from infra.fit import Container, Node, Pod, Task
@@ -18,6 +19,7 @@ from infra.spec import ClassSpec, Gpu, NotebookSpec, Quota, Student, Toleration
 from infra.values import amount
 from labs.runner import lab as labs
 from labs.runner import requests
+from scripts.day import fit_table
 
 ARGO = fit.executor('{"resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}}')
 QUOTA = Quota(container_cpu="20m", container_memory="64Mi", container_memory_limit="1Gi")
@@ -226,6 +228,44 @@ def test_labels_taints_and_gpus_of_nodes_are_looked_at() -> None:
     assert [(each.resource, each.seats, each.missing) for each in found.shortages] == [("nvidia.com/gpu", ("s1",), 1)]
     assert not right.takes(klass().notebooks[0])
     assert not node().takes(wants)
+
+
+def test_pods_that_few_nodes_take_are_placed_before_those_that_any_node_takes() -> None:
+    plain = NotebookSpec(name="plain", cpu="2", memory="1Gi")
+    notebooks = (plain, plain.model_copy(update={"name": "picky", "gpu": Gpu()}))
+    quota = QUOTA.model_copy(update={"cpu": "8"})
+    room = [Node(name="a", free={**node(cpu="8").free, "nvidia.com/gpu": Decimal(4)}), node("b", cpu="8")]
+
+    assert fit.judged(klass(students=4, notebooks=notebooks, quota=quota), [], room).shortages == ()
+    # For a fifth seat's one there is no GPU, for its other no core.
+    found = fit.judged(klass(students=5, notebooks=notebooks, quota=quota), [], room).shortages
+    short = [(each.of, each.resource, each.seats, each.missing) for each in found]
+    assert short == [("cluster", "nvidia.com/gpu", ("s4",), 1), ("cluster", "cpu", ("s4",), 2)]
+
+
+def test_a_run_with_a_gpu_needs_a_quota_of_one_where_no_notebook_has_any() -> None:
+    gpu = Container(limits={"nvidia.com/gpu": Decimal(1)})
+    run = chain(Task(name="t", pods=(Pod(name="train", containers=(gpu,)),)))
+    (short,) = fit.judged(klass(), [run], None).shortages
+    assert (short.of, short.resource, short.missing) == ("quota", "nvidia.com/gpu", 1)
+    assert short.mend == "write quota.gpus: 1 or more"
+    quota = QUOTA.model_copy(update={"gpus": 1})
+    assert fit.judged(klass(quota=quota), [run], None).shortages == ()
+
+
+@pytest.mark.parametrize(("most", "row"), [("4", ("600m", "1")), ("2200m", ("2500m", "[red]2200m[/]"))])
+def test_a_peak_is_held_against_the_quota_of_its_own_seat_and_red_where_that_is_short(
+    most: str, row: tuple[str, str]
+) -> None:
+    large = {"notebooks": {"nb": {"cpu": "2"}}, "quota": {"cpu": most}}
+    shape = klass(quota=QUOTA.model_copy(update={"cpu": "1"}), overrides={"s1": large})
+    found = fit.judged(shape, [chain(Task(name="t", pods=(pod(cpu="500m"),)))], [node()])
+
+    table = fit_table(found).renderables[0]
+    assert isinstance(table, Table)
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert [each[1:3] for each in rows if each[0] == "requests.cpu"] == [row]
+    assert sum("red" in str(cell) for each in rows for cell in each) == len(found.shortages)
 
 
 def test_a_notebook_in_istios_mesh_counts_with_its_sidecar() -> None:

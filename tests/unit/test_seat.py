@@ -100,6 +100,11 @@ def test_the_quota_holds_all_notebooks_at_once(demo: ClassSpec, stamped: Stamped
     assert hard["requests.nvidia.com/gpu"] == "1"
 
 
+def test_a_seat_without_gpus_may_hold_none() -> None:
+    assert quota(_class())["requests.nvidia.com/gpu"] == "0"
+    assert quota(_class(quota={"gpus": 2}))["requests.nvidia.com/gpu"] == "2"
+
+
 def test_a_pod_without_sizes_gets_small_ones(stamped: Stamped) -> None:
     (limit,) = _one(stamped, "LimitRange", "demo-alice", "seat").inputs["spec"]["limits"]
     assert limit["defaultRequest"] == {"cpu": "20m", "memory": "64Mi"}

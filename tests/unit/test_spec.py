@@ -124,7 +124,13 @@ def test_what_is_left_out_takes_the_reference_class(tmp_path: Path) -> None:
         ),
         (
             "overrides: {alicia: {}}\n",
-            "class.yaml:4: overrides.alicia: is no student's id; did you mean alice?",
+            "class.yaml:4: overrides.alicia: is no student of the class; "
+            "take the override away, or name a student of the class; did you mean alice?",
+        ),
+        (
+            "overrides: {zoe: {}}\n",
+            "class.yaml:4: overrides.zoe: is no student of the class; "
+            "take the override away, or name a student of the class; there are: alice",
         ),
         (
             "overrides:\n  alice:\n    notebooks:\n      cpu-notebok: {}\n",
@@ -245,6 +251,10 @@ def test_several_mistakes_are_told_in_the_order_of_their_lines(tmp_path: Path) -
         b"name: 2020-13-45\n",
         b"on: 1\n",
         b"<<: 1\n",
+        b"!!set {name, students}\n",
+        b"!!str {=: name}\n",
+        b"name: 0x" + b"f" * 4000,
+        b"name: !!int {=: 0x" + b"f" * 4000 + b"}",
         b"x" * (2 << 20),
         (b"a: &a [" + b"x," * 9 + b"x]\n")
         + b"".join(b"%c: &%c [%s]\n" % (i + 1, i + 1, b",".join([b"*%c" % i] * 10)) for i in range(97, 105)),
@@ -252,6 +262,30 @@ def test_several_mistakes_are_told_in_the_order_of_their_lines(tmp_path: Path) -
 )
 def test_a_file_that_is_no_class_is_answered_and_not_stumbled_over(tmp_path: Path, content: bytes) -> None:
     assert _refusal(tmp_path, content).startswith("class.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (
+            "# A class\n!!set {name, students}\n",
+            "class.yaml:2: is not a list of fields; write `name: demo` in its first line, and so on",
+        ),
+        (
+            _LEAST.replace("demo", "0x" + "f" * 4000),
+            "class.yaml:1: holds a value that cannot be read (a number of more than 100 digits); "
+            "put such values in quotes",
+        ),
+        (
+            _LEAST + "session: {start: !!timestamp soon}\n",
+            "class.yaml:4: holds a value that cannot be read (it is no timestamp); put such values in quotes",
+        ),
+    ],
+)
+def test_a_tag_or_a_number_that_makes_no_value_is_answered_with_its_line(
+    tmp_path: Path, text: str, answer: str
+) -> None:
+    assert _refusal(tmp_path, text) == answer
 
 
 @given(st.binary(max_size=200))
@@ -395,10 +429,43 @@ def test_a_platform_without_what_reaches_it_is_told_field_by_field(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("quantity", "number"),
-    [("100m", 0.1), ("2", 2), ("1Ki", 1024), ("8Gi", 8 * 2**30), ("1.5Gi", 1.5 * 2**30), ("1G", 10**9)],
+    [
+        ("100m", 0.1),
+        ("2", 2),
+        ("1Ki", 1024),
+        ("8Gi", 8 * 2**30),
+        ("1.5Gi", 1.5 * 2**30),
+        ("1G", 10**9),
+        ("1e9", 10**9),
+        ("129e6", 129 * 10**6),
+        ("1E3", 1000),
+        ("1E", 10**18),
+        ("5e-1", 0.5),
+        (".5", 0.5),
+        ("1.", 1),
+        ("+2", 2),
+        ("-1Gi", -(2**30)),
+        ("1e999", 2**63 - 1),
+        ("-9E999", 1 - 2**63),
+        ("1e-999", 1e-9),
+    ],
 )
 def test_a_quantity_is_read_as_kubernetes_reads_it(quantity: str, number: float) -> None:
     assert float(amount(quantity)) == pytest.approx(number)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "+", "1e", "1e1.5", "1e1000", "1K", "1eGi", "1 Gi", "1_000", "٣", "NaN", "--1", "9" * 65]
+)
+def test_what_kubernetes_would_not_count_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a Kubernetes quantity"):
+        amount(text)
+
+
+@pytest.mark.parametrize("text", ["1e9", ".5", "1.", "+2", "-2"])
+def test_a_class_file_says_a_quantity_plainly(tmp_path: Path, text: str) -> None:
+    answer = _refusal(tmp_path, f"{_LEAST}quota: {{memory: '{text}'}}\n")
+    assert answer == f"class.yaml:4: quota.memory: '{text}' is not a Kubernetes quantity; write for example 8Gi"
 
 
 def test_the_quota_of_the_demo_holds_its_notebooks_and_a_run(demo: ClassSpec) -> None:
@@ -472,7 +539,7 @@ def test_an_override_changes_one_seat_and_of_it_what_it_names_alone(tmp_path: Pa
     assert bob.notebooks[0] == spec.notebooks[0]
     assert bob.notebooks[1] == spec.notebooks[1].model_copy(update={"memory": "16Gi", "gpu": None})
     assert bob.quota == spec.quota.model_copy(update={"memory": "48Gi"})
-    assert (alice.gpus(), bob.gpus()) == ({"nvidia.com/gpu": 1}, {})
+    assert (alice.gpus(), bob.gpus()) == ({"nvidia.com/gpu": 1}, {"nvidia.com/gpu": 0})
 
 
 @pytest.mark.parametrize(
@@ -487,6 +554,15 @@ def test_a_session_is_in_the_time_zone_of_the_class_unless_it_names_its_own(
     assert session is not None
     assert session.starts_at == datetime(2026, 12, 1, hour, tzinfo=UTC)
     assert session.ends_at == datetime(2026, 12, 1, 16, tzinfo=UTC)
+
+
+def test_gpus_are_counted_where_no_notebook_has_any_and_of_every_resource_that_one_names(tmp_path: Path) -> None:
+    text = f"{_LEAST}quota: {{gpus: 2}}\nnotebooks: [{{name: nb, cpu: 100m, memory: 1Gi"
+    assert _load(tmp_path, f"{text}}}]\n").gpus() == {"nvidia.com/gpu": 2}
+    assert _load(tmp_path, f"{text}, gpu: {{resource: amd.com/gpu}}}}]\n").gpus() == {
+        "nvidia.com/gpu": 2,
+        "amd.com/gpu": 3,
+    }
 
 
 def test_prices_are_exact(tmp_path: Path) -> None:
@@ -623,6 +699,31 @@ def test_no_value_whatever_in_any_field_makes_a_traceback(
         assert str(problem).encode()
     if spec:
         assert all(spec.of(student).needs() for student in spec.students)
+
+
+_TAGS = st.sampled_from(
+    ["", *(f"!!{tag} " for tag in ("set", "binary", "omap", "pairs", "timestamp", "bool", "int", "str"))]
+)
+_BODIES = st.sampled_from(
+    ["{name, students}", "{name: demo}", "{=: 7}", "[a: 1]", "[a]", "[]", "aGk=", "''", "x", "2026-12-01", "1:2:3"]
+) | st.builds(
+    lambda base, digits: base + "1" * digits, st.sampled_from(["0x", "0", "0b", "-0x", ""]), st.integers(1, 20_000)
+)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_no_tag_and_no_number_whatever_in_any_field_makes_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = data.draw(st.sampled_from([(), *_paths(_FULL)]))
+    text = yaml.safe_dump(_with(_FULL, path, "HERE")).replace("HERE", data.draw(_TAGS) + data.draw(_BODIES))
+    directory = tmp_path_factory.mktemp("fuzz")
+    (directory / "students.csv").write_text("id,email\nbob,bob@example.org\n")
+    for problem in _found(directory, text)[1]:
+        assert problem.line
+        assert problem.wrong
+        assert problem.mend
 
 
 @given(st.binary(max_size=80) | st.text(alphabet='id,email\n"; a@.', max_size=60).map(lambda text: text.encode()))
