@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 from infra.engine import Planned
+from infra.values import amount
 
 _NAMED: Final = 5
 """So many students are named; of more, the first ones and how many there are."""
@@ -37,7 +38,7 @@ def sentences(planned: Iterable[tuple[str, Planned]], roster: Sequence[str], cla
         servers = [step for step in steps if step.type == _SERVER and step.op not in (*_INNER, "delete", "create")]
         notebooks += len(servers)
         restarts += sum(_restarts(step) for step in servers)
-    told = [f"{_who(students, roster)}: {phrase}" for phrase, students in sorted(said.items(), key=_weight)]
+    told = [f"{who(students, roster)}: {phrase}" for phrase, students in sorted(said.items(), key=_weight)]
     if told and notebooks:
         stay = f"{restarts} of {notebooks} running notebooks restart" if restarts else "no running notebook restarts"
         told.append(stay)
@@ -61,7 +62,8 @@ def _weight(said: tuple[str, list[str]]) -> tuple[int, str]:
     return next((i for i, word in enumerate(order) if word in phrase.lower()), len(order)), phrase
 
 
-def _who(students: Collection[str], roster: Sequence[str]) -> str:
+def who(students: Collection[str], roster: Sequence[str]) -> str:
+    """These students in a few words: everyone, or their names, of many the first ones."""
     if "" in students:
         return "the class"
     if len(roster) > 1 and set(roster) <= set(students):
@@ -161,16 +163,30 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> str:
 
 
 def _workspace(step: Planned) -> Iterable[str]:
+    """The Kubernetes provider changes a claim's size in place (its diff.go); whether it can be is the API server's say.
+
+    Source: Kubernetes' ValidatePersistentVolumeClaimUpdate and its admission plugin PersistentVolumeClaimResize.
+    """
+
+    def size(inputs: Mapping[str, Any]) -> str:
+        return str(((inputs.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", "0"))
+
     name = _name(step)
-    size = str(((step.new.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", ""))
+    old, new = size(step.old), size(step.new)
     match step.op:
         case "create":
             # It comes with its notebook, which is told.
             return []
         case "delete":
-            return [f"THE FILES IN {name} ARE LOST: its notebook is not in the class file any more"]
+            why = "its notebook is not in the class file any more; `up` refuses that without --lose-files"
+            return [f"THE FILES IN {name} ARE LOST: {why}"]
         case "replace":
-            return [f"{name} is made anew with {size}, and THE FILES IN IT ARE LOST: volumes do not change their size"]
+            return [f"{name} is made anew with {new}, and THE FILES IN IT ARE LOST"]
+        case _ if amount(new) > amount(old):
+            can = "`up` fails where the StorageClass does not let volumes grow"
+            return [f"{name} grows from {old} to {new}, and its files stay; {can}"]
+        case _ if amount(new) < amount(old):
+            return [f"{name} cannot shrink from {old} to {new}: `up` fails there, and its files stay"]
         case _:
             return [f"{name} is marked differently; its files stay and {_QUIET}"]
 

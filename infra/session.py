@@ -6,8 +6,8 @@
 | notebooks at the gateway | the rule before their routes lets nobody in, with any session | the student again |
 | notebooks in Istio's mesh | a policy above all others denies every request | it is taken away |
 | Kubernetes and Pipelines | the student's RoleBinding is taken away, which KFP asks about at every call | made again |
-| bucket | its keys open nothing, where they can be switched off | they do again |
 | what runs | no pod may start, runs are ended, notebooks are stopped | those that this stopped start again |
+| bucket | its keys open nothing, where they can be switched off | they do again |
 
 Sessions of oauth2-proxy live in cookies that nobody can call back, so it is what they open that is closed. What was
 there before is kept in annotations of the things themselves: whoever opens needs no state.
@@ -20,9 +20,10 @@ import json
 import os
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -53,32 +54,49 @@ and where what is to be made is there (409). Raises when it is refused."""
 SwitchKeys = Callable[[str, str, bool], None]
 """(class, student, active): whether a seat's keys to the object store open its bucket. Raises when it is refused."""
 
+_Door = tuple[str, Callable[[], None]]
+"""What it is called, and what closes it or opens it."""
+
 
 def close(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
     """Close every seat of a class; what could not be closed, in words. Safe to repeat. `keys`: None where nobody here
     can switch them, so that they go on to open their buckets.
 
+    Door by door, so that nobody's login waits for what takes long of others: a key takes SeaweedFS more than a second.
     A seat that fails at one door is closed at the others.
     """
-    return _each_seat(ask, class_name, lambda seat: _Seat(ask, keys, seat, dex_namespace).close(_stamp(at)))
+    now, seats = _stamp(at), _seats(ask, keys, class_name, dex_namespace)
+    for doors in zip(*(seat.closing(now) for seat in seats), strict=True):
+        for seat, door in zip(seats, doors, strict=True):
+            seat.through(*door)
+    return [wrong for seat in seats for wrong in seat.closed(now)]
 
 
 def reopen(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str, at: datetime) -> list[str]:
     """Open every seat that was closed; what could not be opened, in words. Safe to repeat."""
-    return _each_seat(ask, class_name, lambda seat: _Seat(ask, keys, seat, dex_namespace).open(_stamp(at)))
+    now, seats = _stamp(at), _seats(ask, keys, class_name, dex_namespace)
+    return [wrong for seat in seats for wrong in seat.open(now)]
 
 
-def switch_keys(iam: Any, user: str, *, active: bool) -> None:
-    """Switch all keys of a user on or off by IAM (boto3); a student's key may have made further ones for its user."""
-    for key in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
-        status = "Active" if active else "Inactive"
+def switch_keys(iam: Any, user: str, *, active: bool) -> bool:
+    """Switch all keys of a user on or off by IAM (boto3); whether any was not so yet. A student's key may have made
+    further ones for its user."""
+    status = "Active" if active else "Inactive"
+    others = [each for each in iam.list_access_keys(UserName=user)["AccessKeyMetadata"] if each.get("Status") != status]
+    for key in others:
         iam.update_access_key(UserName=user, AccessKeyId=key["AccessKeyId"], Status=status)
+    return bool(others)
 
 
-def _each_seat(ask: Ask, class_name: str, act: Callable[[Mapping[str, Any]], Iterable[str]]) -> list[str]:
+def is_stopped_on_purpose(notebook: Mapping[str, Any]) -> bool:
+    """Whether a student, or Kubeflow's culler, has stopped a Notebook, and not the end of its class."""
+    return bool(_annotation(notebook, STOPPED)) and not _annotation(notebook, _HELD)
+
+
+def _seats(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str) -> "list[_Seat]":
     selector = quote(naming.selector(class_name), safe="")
-    seats = (ask("GET", f"/api/v1/namespaces?labelSelector={selector}", None) or {}).get("items", [])
-    return [wrong for seat in seats for wrong in act(seat)]
+    homes = (ask("GET", f"/api/v1/namespaces?labelSelector={selector}", None) or {}).get("items", [])
+    return [_Seat(ask, keys, home, dex_namespace) for home in homes]
 
 
 def _stamp(at: datetime) -> str:
@@ -94,26 +112,30 @@ class _Seat:
         labels = home["metadata"]["labels"]
         self._class_name, self._student = str(labels["classroom"]), str(labels["student"])
         self._dex_namespace = dex_namespace
+        self._wrong: list[str] = []
 
-    def close(self, now: str) -> list[str]:
-        spans = _spans(self._home)
-        doors: list[tuple[str, Callable[[], None]]] = [
+    def closing(self, now: str) -> list[_Door]:
+        """What closes it, in this order."""
+        return [
             ("login", lambda: self._logins(self._shut_login)),
             ("gateway", self._shut_gateway),
             ("rights", self._take_rights),
-            ("bucket", lambda: self._switch_keys(active=False)),
             ("pods", self._let_no_pod_start),
             ("runs", self._end_runs),
             ("notebooks", lambda: self._stop_notebooks(now)),
+            ("bucket", lambda: self._switch_keys(active=False)),
         ]
-        wrong = self._through(doors)
-        if not wrong and not (spans and spans[-1][1] is None):
+
+    def closed(self, now: str) -> list[str]:
+        """Write down since when it is closed, if nothing went wrong; what did."""
+        spans = _spans(self._home)
+        if not self._wrong and not (spans and spans[-1][1] is None):
             self._annotate_home({CLOSED: json.dumps([*spans, [now, None]])})
-        return wrong
+        return self._wrong
 
     def open(self, now: str) -> list[str]:
         spans = _spans(self._home)
-        doors: list[tuple[str, Callable[[], None]]] = [
+        doors: list[_Door] = [
             ("pods", self._let_pods_start),
             ("notebooks", self._start_notebooks),
             ("rights", self._give_rights),
@@ -121,20 +143,19 @@ class _Seat:
             ("gateway", self._open_gateway),
             ("login", lambda: self._logins(self._open_login)),
         ]
-        wrong = self._through(doors)
-        if not wrong and spans and spans[-1][1] is None:
+        for door in doors:
+            self.through(*door)
+        if not self._wrong and spans and spans[-1][1] is None:
             self._annotate_home({CLOSED: json.dumps([*spans[:-1], [spans[-1][0], now]])})
-        return wrong
+        return self._wrong
 
-    def _through(self, doors: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
-        wrong = []
-        for name, act in doors:
-            try:
-                act()
-            # Whatever a door fails with, the others are to be tried; it is told and makes the whole a failure.
-            except Exception as error:
-                wrong.append(f"{self._student}, {name}: {error}")
-        return wrong
+    def through(self, name: str, act: Callable[[], None]) -> None:
+        """Close or open one door."""
+        try:
+            act()
+        # Whatever a door fails with, the others are to be tried; it is told and makes the whole a failure.
+        except Exception as error:
+            self._wrong.append(f"{self._student}, {name}: {error}")
 
     def _within(self, group: str, kind: str, name: str = "") -> str:
         return f"{group}/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
@@ -267,6 +288,8 @@ def _spans(home: Mapping[str, Any]) -> list[list[str | None]]:
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SECONDS_PER_CALL: Final = 30
+_TIMES: Final = 3
+_BETWEEN_TIMES_SECONDS: Final = 5
 
 
 def _ask_in_cluster() -> Ask:
@@ -300,16 +323,24 @@ def _main() -> int:
     if now < end:
         print(f"the session ends at {end:%Y-%m-%d %H:%M} UTC; nothing to do yet")
         return 0
-    class_name, keys = os.environ["CLASS_NAME"], _keys_in_cluster()
-    wrong = close(_ask_in_cluster(), keys, class_name, os.environ["DEX_NAMESPACE"], now)
+    switched: list[str] = []
+    class_name, keys = os.environ["CLASS_NAME"], _keys_in_cluster(switched)
+    for _ in range(_TIMES):
+        switched.clear()
+        wrong = close(_ask_in_cluster(), keys, class_name, os.environ["DEX_NAMESPACE"], now)
+        if not switched:
+            break
+        # SeaweedFS writes all identities at once, and no lock reaches from here to the teacher's machine: a change from
+        # there may have brought keys back as they were.
+        time.sleep(_BETWEEN_TIMES_SECONDS)
     print("\n".join(wrong) or f"class {class_name} is closed")
     if keys is None:
         print(f"but for buckets: {os.environ['KEYS_STAY_OPEN']}")
     return 1 if wrong else 0
 
 
-def _keys_in_cluster() -> SwitchKeys | None:
-    """By the object store's IAM, where it has one."""
+def _keys_in_cluster(switched: list[str]) -> SwitchKeys | None:
+    """By the object store's IAM, where it has one. Students with keys that were not so yet are added to `switched`."""
     if "KEYS_STAY_OPEN" in os.environ:
         return None
     import boto3
@@ -318,7 +349,8 @@ def _keys_in_cluster() -> SwitchKeys | None:
     iam = boto3.client("iam", endpoint_url=os.environ.get("S3_ENDPOINT"), region_name=os.environ["S3_REGION"])
 
     def switch(class_name: str, student: str, active: bool) -> None:
-        switch_keys(iam, naming.bucket_user(class_name, student), active=active)
+        if switch_keys(iam, naming.bucket_user(class_name, student), active=active):
+            switched.append(student)
 
     return switch
 

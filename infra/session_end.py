@@ -99,7 +99,9 @@ def cron_job(account: str, args: SessionEndArgs) -> Any:
         "containers": [container],
         "volumes": [{"name": "program", "configMap": {"name": account}}],
     }
-    template = {"metadata": {"labels": naming.labels(args.class_name)}, "spec": pod}
+    # A sidecar of Istio's, where that is no init container, would run on when the class is closed, and the Job with it.
+    labels = {**naming.labels(args.class_name), "sidecar.istio.io/inject": "false"}
+    template = {"metadata": {"labels": labels}, "spec": pod}
     return {
         "schedule": f"{end.minute} {end.hour} {end.day} {end.month} *",
         "timeZone": "Etc/UTC",

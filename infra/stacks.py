@@ -39,11 +39,17 @@ _STACKS_AT_ONCE: Final = 4
 
 _LEAVES_WITHIN_SECONDS: Final = 240
 
+_CLAIM: Final = "$kubernetes:core/v1:PersistentVolumeClaim"
+
 _Done = TypeVar("_Done")
 
 
 class NotInTheFile(CallFailure):
     """A student is named, or a seat stands, that the class file does not know; or the other way round."""
+
+
+class FilesLost(CallFailure):
+    """Workspaces stand whose notebooks the class file does not name any more: they would go with all their files."""
 
 
 class NamespaceStuck(Failure):
@@ -124,6 +130,14 @@ class Recorded:
         """The URNs of one student's seat."""
         return tuple(urn for urn in self.parents if student_of(urn, self.parents, class_name) == student)
 
+    def workspaces(self, class_name: str) -> Iterator[tuple[str, str]]:
+        """Each workspace volume: whose it is, and of which notebook."""
+        for urn in self.parents:
+            if urn.split("::")[2:3] and urn.split("::")[2].endswith(_CLAIM):
+                student = student_of(urn, self.parents, class_name)
+                name = urn.split("::")[-1].removeprefix(f"{class_name}-{student}-")
+                yield student, name.removesuffix("-workspace")
+
 
 def student_of(urn: str, parents: Mapping[str, str], class_name: str) -> str:
     """The student whose seat a resource is a part of, or is; "" for what the seats share."""
@@ -180,24 +194,29 @@ def up(
     cancelled: threading.Event | None = None,
     *,
     new_passwords: Collection[str] = (),
+    lose_files: bool = False,
 ) -> Handout | None:
     """Have every seat of the class file stand; the handout. A seat that fails keeps no other one from being made.
 
-    Students in `new_passwords` get another password, which then stays theirs.
+    Students in `new_passwords` get another password, which then stays theirs. Workspaces whose notebooks the file does
+    not name any more go only with `lose_files`.
 
     The listener hears of `seats`, how many are ready of how many, and of each thing that failed.
 
     Errors: `NotInTheFile` when a seat stands whose student the file does not name: it would go with all its work;
-    `infra.classroom.Taken`; `infra.access.Unready`; `SeatsFailed`, once all that can be made is; those of `engine.up`.
+    `FilesLost`; `infra.classroom.Taken`; `infra.access.Unready`; `SeatsFailed`, once all that can be made is; those of
+    `engine.up`.
     """
     stop = cancelled or threading.Event()
     known = recorded(klass)
     standing = frozenset(student for each in known.values() for student in each.students)
     students = frozenset(student.id for student in klass.spec.students)
     _refuse_to_lose(standing - students)
+    if not lose_files:
+        _refuse_to_lose_files(klass.spec, known, students)
     refuse_unready(klass.spec, klass.platform)
     refuse_taken(klass.spec, klass.platform, known=standing)
-    _settle(klass, known, students, stop)
+    _await_leaving(klass, known, students, stop)
     shares = cut(students, {number: each.students for number, each in known.items()})
     tally = _Tally(klass.spec, students, listener)
 
@@ -244,10 +263,11 @@ def add(klass: Klass, student: str, listener: Listener, cancelled: threading.Eve
     stop = cancelled or threading.Event()
     _expect(klass.spec, student)
     known = recorded(klass)
+    _refuse_to_lose_files(klass.spec, known, {student})
     one = klass.spec.model_copy(update={"students": tuple(s for s in klass.spec.students if s.id == student)})
     standing = frozenset(each for found in known.values() for each in found.students)
     refuse_taken(one, klass.platform, known=standing)
-    _settle(klass, known, frozenset({student}), stop)
+    _await_leaving(klass, known, frozenset({student}), stop)
     return _one_seat(klass, student, known, listener, stop)
 
 
@@ -257,10 +277,13 @@ def repair(
     clear: Callable[[], None],
     listener: Listener,
     cancelled: threading.Event | None = None,
+    *,
+    lose_files: bool = False,
 ) -> Handout | None:
     """Rebuild one seat as the class file has it, after `clear` took away what is to be new; no other one is touched.
 
-    What was changed or deleted by hand is found and mended. The login stays; what the student is told.
+    What was changed or deleted by hand is found and mended. The login stays; what the student is told. `lose_files` as
+    in `up`.
 
     Errors as `up`; `NotInTheFile` when the file does not name the student, or when the seat does not stand.
     """
@@ -270,6 +293,8 @@ def repair(
     number = next((number for number, each in known.items() if student in each.students), None)
     if number is None:
         raise NotInTheFile(f"{student} has no seat yet; run `classroom add` with the class file and {student}")
+    if not lose_files:
+        _refuse_to_lose_files(klass.spec, known, {student})
     clear()
     if stop.is_set():
         raise Cancelled("stopped; the same command goes on from here")
@@ -327,7 +352,9 @@ def _one_seat(
     return _told([_made(stack, tally, stop, urns)], [student], tally)
 
 
-def _settle(klass: Klass, known: Mapping[int, Recorded], students: frozenset[str], stop: threading.Event) -> None:
+def _await_leaving(
+    klass: Klass, known: Mapping[int, Recorded], students: frozenset[str], stop: threading.Event
+) -> None:
     """Wait for namespaces of these seats that are going, and have the state know of those that went without it.
 
     A `down` that was cut off leaves the one, a `kubectl delete namespace` the other.
@@ -477,6 +504,23 @@ def _refuse_to_lose(gone: Collection[str]) -> None:
         raise NotInTheFile(
             f"not in the class file any more, but with a seat that stands: {who}; take each away, with all its work, "
             f"by `classroom remove CLASS.yaml {min(gone)}`, or write the student into the file again"
+        )
+
+
+def _refuse_to_lose_files(spec: ClassSpec, known: Mapping[int, Recorded], students: Collection[str]) -> None:
+    """Refuse to change the seats of these students when a workspace of theirs would go. Errors: `FilesLost`."""
+    kept = {notebook.name for notebook in spec.notebooks}
+    gone: dict[str, list[str]] = {}
+    for each in known.values():
+        for student, notebook in each.workspaces(spec.name):
+            if student in students and notebook not in kept:
+                gone.setdefault(notebook, []).append(student)
+    if gone:
+        roster = [student.id for student in spec.students]
+        whose = ", ".join(f"{notebook} ({changes.who(gone[notebook], roster)})" for notebook in sorted(gone))
+        raise FilesLost(
+            f"not in the class file any more, but with a workspace whose files would be lost: {whose}; write the "
+            "notebook into the file again, or lose the files by `scripts/classroom up CLASS.yaml --lose-files`"
         )
 
 

@@ -7,6 +7,7 @@ dex's log begins has no last login.
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from infra.values import amount
 _ASKED_AT_ONCE: Final = 24
 # A server that takes longer is busy; the others' answers are not kept waiting for it.
 _SERVER_ANSWERS_WITHIN: Final = (0.5, 0.8)
+# All servers together: of many that are silent, the last ones are not even asked.
+_SERVERS_ANSWER_WITHIN_SECONDS: Final = 1.2
 _LOG_LINES: Final = 20_000
 _LOGIN: Final = "login successful"
 # dex writes its log as JSON or as key=value, as it is configured.
@@ -71,7 +74,7 @@ class ClassStatus:
 
 
 def status(spec: ClassSpec, platform: Platform, *, at: datetime | None = None) -> ClassStatus:
-    """How the class is now. Errors: `ClusterUnreachable`."""
+    """How the class is now, as far as it answers at once. Errors: `ClusterUnreachable`."""
     now, selector = at or datetime.now(UTC), naming.selector(spec.name)
     with cluster.api(platform.kubeconfig, platform.context) as api, ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
 
@@ -84,7 +87,9 @@ def status(spec: ClassSpec, platform: Platform, *, at: datetime | None = None) -
         quotas = ask("/api/v1/resourcequotas")
         logged = pool.submit(_logins, api, platform.dex_namespace)
         servers = [each for each in notebooks.result() if _is_ready(each)]
-        active = dict(zip(map(_key, servers), pool.map(lambda each: _last_activity(api, each), servers), strict=True))
+        until = time.monotonic() + _SERVERS_ANSWER_WITHIN_SECONDS
+        told = pool.map(lambda each: _last_activity(api, each, until), servers)
+        active = dict(zip(map(_key, servers), told, strict=True))
         logins, since = logged.result()
         found = Standing(
             namespaces=namespaces.result(), notebooks=notebooks.result(), pods=pods.result(), claims=claims.result()
@@ -110,12 +115,11 @@ def _seats(
         namespace = naming.namespace(spec.name, student.id)
         home = homes.get(namespace)
         servers = [each for each in found.notebooks if each["metadata"]["namespace"] == namespace]
-        spans = closed_spans(home, now) if home else []
         yield SeatStatus(
             student=student.id,
             name=student.name,
             stands=home is not None,
-            closed=next((begin for begin, end in spans if end == now), None),
+            closed=closed_since(home, now) if home else None,
             notebooks=tuple(
                 NotebookStatus(
                     name=each["metadata"]["name"],
@@ -129,6 +133,11 @@ def _seats(
             last_login=logins.get(student.email),
             spend=bill.of(student.id) if bill else None,
         )
+
+
+def closed_since(home: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Since when a seat, by its namespace, is closed; None when it is open."""
+    return next((begin for begin, end in closed_spans(home, now) if end == now), None)
 
 
 def _used(quotas: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Decimal, Decimal]]:
@@ -151,7 +160,7 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
     return item["metadata"]["namespace"], item["metadata"]["name"]
 
 
-def _last_activity(api: Any, notebook: Mapping[str, Any]) -> datetime | None:
+def _last_activity(api: Any, notebook: Mapping[str, Any], until: float) -> datetime | None:
     """As the notebook controller noted it where it watches for idle servers, else as the server itself tells.
 
     Source: Jupyter Server's GET /api/status; asked through the API server's proxy, so that no login is needed.
@@ -159,10 +168,14 @@ def _last_activity(api: Any, notebook: Mapping[str, Any]) -> datetime | None:
     noted = (notebook["metadata"].get("annotations") or {}).get("notebooks.kubeflow.org/last-activity")
     if noted:
         return moment(noted)
+    left = until - time.monotonic()
+    if left <= 0:
+        return None
     namespace, name = _key(notebook)
     path = f"/api/v1/namespaces/{namespace}/services/{name}:80/proxy/notebook/{namespace}/{name}/api/status"
     try:
-        told = cluster.get(api, path, timeout=_SERVER_ANSWERS_WITHIN) or {}
+        connect, read = (min(each, left) for each in _SERVER_ANSWERS_WITHIN)
+        told = cluster.get(api, path, timeout=(connect, read)) or {}
         return moment(str(told["last_activity"]))
     except (ClusterUnreachable, KeyError, ValueError):
         return None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import click
 from rich.console import Console
@@ -94,8 +95,9 @@ def platform_down(purge: bool) -> None:
 @_ClassFile
 @_Language
 @click.option("--force", is_flag=True, help="Go on although it does not fit: the cluster will grow, say.")
-def up(spec: ClassSpec, language: Literal["en", "ko"], force: bool) -> None:
-    """Stand up every student's environment, put the labs there and print the logins.
+@click.option("--lose-files", is_flag=True, help="Delete workspaces whose notebooks were taken out of the class file.")
+def up(spec: ClassSpec, language: Literal["en", "ko"], force: bool, lose_files: bool) -> None:
+    """Stand up every student's environment, put the labs there and print the logins, on a terminal with passwords.
 
     A seat that fails keeps no other one from being made: what failed is told below the logins of those that are ready.
     """
@@ -103,12 +105,12 @@ def up(spec: ClassSpec, language: Literal["en", "ko"], force: bool) -> None:
     from scripts import verbs
 
     try:
-        handout = verbs.up(spec, _reached(spec), console, language=language, force=force)
+        handout = verbs.up(spec, _reached(spec), console, language=language, force=force, lose_files=lose_files)
     except SeatsFailed as failed:
         if failed.standing:
-            console.print(verbs.logins(failed.standing), markup=False, highlight=False, soft_wrap=True)
+            console.print(verbs.logins(failed.standing, console), markup=False, highlight=False, soft_wrap=True)
         raise
-    console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
+    console.print(verbs.logins(handout, console), markup=False, highlight=False, soft_wrap=True)
 
 
 @classroom.command()
@@ -141,7 +143,7 @@ def add(spec: ClassSpec, student: str, language: Literal["en", "ko"], no_rehears
         said = f"error: {student}'s seat stands, but {', '.join(rehearsed)} {wrong} in it; {mend}"
         console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(added.result.exit_code)
-    console.print(verbs.login(added.seat), markup=False, highlight=False, soft_wrap=True)
+    console.print(verbs.login(added.seat, console=console), markup=False, highlight=False, soft_wrap=True)
     if left := [name for name in spec.labs if name not in rehearsed]:
         labs = " ".join(f"--lab {name}" for name in left)
         how = f"scripts/classroom verify CLASS.yaml --student {student} {labs}"
@@ -271,11 +273,12 @@ def handout(spec: ClassSpec, language: Literal["en", "ko"], rotate: bool, studen
         raise click.UsageError(
             f"there is no student {strangers[0]!r} in class {spec.name}; there are: {', '.join(known)}"
         )
+    from scripts import handout as pages
     from scripts import verbs
 
     changed = students or tuple(known) if rotate else ()
     directory = verbs.handout(spec, _reached(spec), console, language=language, new_passwords=tuple(changed))
-    console.print(f"pages to print: {directory / 'all.html'}   list: {directory / 'teacher.csv'}", soft_wrap=True)
+    console.print(f"pages to print: {directory / pages.ALL_PAGES}   list: {directory / pages.LIST}", soft_wrap=True)
 
 
 @classroom.command()
@@ -286,7 +289,9 @@ def status(spec: ClassSpec) -> None:
     from infra.status import status as look
     from scripts import day
 
-    console.print(day.status_table(look(spec, _reached(spec)), datetime.now(UTC)))
+    # The screen tells times in the time zone of its `now`.
+    zone = ZoneInfo(spec.session.time_zone) if spec.session else UTC
+    console.print(day.status_table(look(spec, _reached(spec)), datetime.now(zone)))
 
 
 @classroom.command()

@@ -1,20 +1,23 @@
 """What a class day needs besides the class itself: does it fit, who may enter, how it stands, its end, and its bill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from infra import cluster, fit, naming, session
-from infra.bill import closed_spans, listed
+from infra.bill import listed
 from infra.failure import CallFailure, Failure
 from infra.local.places import places
 from infra.spec import ClassSpec, Platform
-from infra.status import ClassStatus, SeatStatus
+from infra.status import ClassStatus, SeatStatus, closed_since
 
 if TYPE_CHECKING:
     from infra.stores import Store
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Closed(CallFailure):
-    """A class whose doors are to be tried is closed."""
+    """A class whose doors are to be tried is closed, or its session is over."""
 
 
 class DoorsLeft(Failure):
@@ -56,13 +59,24 @@ def fitted(spec: ClassSpec, platform: Platform) -> fit.Fit:
     return fit.judged(spec, runs, room, [note for _, notes in answers for note in notes], sidecar)
 
 
+def expect_room(spec: ClassSpec, platform: Platform, student: str) -> None:
+    """Refuse a seat that finds no room beside all others of the class. Errors: `fit.DoesNotFit`; as `fitted`."""
+    # Whoever joins finds what the others leave.
+    ordered = tuple(sorted(spec.students, key=lambda each: each.id == student))
+    found = fitted(spec.model_copy(update={"students": ordered}), platform)
+    mend = "or run `scripts/classroom up --force`, which makes it all the same"
+    if short := [replace(each, mend=f"{each.mend}, {mend}") for each in found.shortages if student in each.seats]:
+        raise fit.DoesNotFit(replace(found, shortages=tuple(short)))
+
+
 def fit_table(found: fit.Fit) -> Group:
     """What is needed and what there is, and below what is missing."""
     table = Table(
         "resource", "a seat's peak", "its quota", f"all {found.seats}", "cluster has left", title="Does it fit"
     )
+    short = {each.resource for each in found.shortages if each.of == "quota"}
     for row in found.rows:
-        beyond = row.quota is not None and row.peak > row.quota
+        beyond = row.quota is not None and row.resource.removeprefix("requests.").removeprefix("limits.") in short
         cells = (row.peak, row.quota, row.all_seats, row.cluster)
         told = ["" if each is None else fit.shown(row.resource, each) for each in cells]
         table.add_row(row.resource, *(f"[red]{each}[/]" if beyond and i == 1 else each for i, each in enumerate(told)))
@@ -82,27 +96,24 @@ def fit_table(found: fit.Fit) -> Group:
 
 
 def status_table(found: ClassStatus, now: datetime) -> Group:
-    """A line for each seat."""
-    columns = ("seat", "notebooks", "cpu", "memory", "pods", "last activity", "last login", "spend")
-    table = Table(*columns, title=f"{sum(map(_is_whole, found.seats))}/{len(found.seats)} seats ready")
+    """A line for each seat. Times of day are told in the time zone of `now`."""
+    counted = _counted(found)
+    # On a narrow screen words may wrap, but no number is cut.
+    student, *used = (Column(title, no_wrap=True) for title in ("seat", *counted.values()))
+    spend = [f"spend {found.bill.currency}"] if found.bill else []
+    columns = (student, "notebooks", *used, "last activity", "last login", *spend)
+    title = f"{sum(map(_is_whole, found.seats))}/{len(found.seats)} seats ready"
+    table = Table(*columns, title=title, collapse_padding=True)
     for seat in found.seats:
-        used = (_used(seat, name) for name in ("requests.cpu", "limits.memory", "pods"))
-        spend = "" if seat.spend is None or found.bill is None else f"{seat.spend} {found.bill.currency}"
-        table.add_row(
-            seat.student,
-            _servers(seat),
-            *used,
-            _ago(seat.last_activity, now),
-            _ago(seat.last_login, now),
-            spend,
-        )
+        times = (_ago(at, now) for at in (seat.last_activity, seat.last_login))
+        cost = [str(seat.spend)] if found.bill else []
+        table.add_row(seat.student, _servers(seat, now), *(_used(seat, name) for name in counted), *times, *cost)
     lines: list[RenderableType] = [table]
     if found.logins_since is None:
         lines.append(Text("logins are unknown: dex's log could not be read", style="yellow"))
     elif any(seat.last_login is None for seat in found.seats):
-        lines.append(
-            Text(f"no login is known from before {found.logins_since:%Y-%m-%d %H:%M} UTC, where dex's log begins")
-        )
+        begins = _at(found.logins_since, now, "%Y-%m-%d %H:%M")
+        lines.append(Text(f"no login is known from before {begins}, where dex's log begins"))
     if found.bill:
         told = "so far, without what lies in buckets (`classroom bill` counts it)"
         lines.append(Text(f"{found.bill.total} {found.bill.currency} {told}"))
@@ -113,12 +124,21 @@ def _is_whole(seat: SeatStatus) -> bool:
     return seat.stands and bool(seat.notebooks) and all(each.ready for each in seat.notebooks)
 
 
-def _servers(seat: SeatStatus) -> str:
+def _counted(found: ClassStatus) -> dict[str, str]:
+    """The columns of quotas: their titles by the quota's names. Those of storage and GPUs are there where a seat has
+    some."""
+    held = {name for seat in found.seats for name, (_, most) in seat.quota.items() if most}
+    disk = {"requests.storage": "disk"} if "requests.storage" in held else {}
+    gpus = {name: name.rpartition("/")[2] for name in sorted(held) if "/" in name and name.startswith("requests.")}
+    return {"requests.cpu": "cpu", "limits.memory": "memory", **gpus, "pods": "pods", **disk}
+
+
+def _servers(seat: SeatStatus, now: datetime) -> str:
     if not seat.stands:
         return "[red]no seat[/]"
     ready = f"{sum(each.ready for each in seat.notebooks)}/{len(seat.notebooks)}"
     if seat.closed:
-        return f"{ready} [yellow]closed {seat.closed:%m-%d %H:%M}[/]"
+        return f"{ready} [yellow]closed {_at(seat.closed, now, '%m-%d %H:%M')}[/]"
     stopped = [each.name for each in seat.notebooks if each.stopped]
     waiting = [each.name for each in seat.notebooks if not each.ready and not each.stopped]
     why = [f"[yellow]{name} stopped[/]" for name in stopped] + [f"[red]{name} not ready[/]" for name in waiting]
@@ -130,6 +150,10 @@ def _used(seat: SeatStatus, name: str) -> str:
         return ""
     used, most = seat.quota[name]
     return f"{fit.shown(name, used)}/{fit.shown(name, most)}"
+
+
+def _at(moment: datetime, now: datetime, shape: str) -> str:
+    return f"{moment.astimezone(now.tzinfo):{shape} %Z}"
 
 
 def _ago(at: datetime | None, now: datetime) -> str:
@@ -147,8 +171,50 @@ def expect_open(spec: ClassSpec, platform: Platform) -> None:
     now = datetime.now(UTC)
     with cluster.api(platform.kubeconfig, platform.context) as api:
         homes = listed(cluster.get(api, "/api/v1/namespaces", naming.selector(spec.name)))
-    if any(end == now for home in homes for _, end in closed_spans(home, now)):
+    if any(closed_since(home, now) for home in homes):
         raise Closed(f"class {spec.name} is closed; run `scripts/classroom open` with its file first")
+
+
+@contextmanager
+def within_session(spec: ClassSpec, platform: Platform) -> Iterator[None]:
+    """Refuse a class whose session is over, and close one whose session ends meanwhile: the cluster makes up for no end
+    from before it was told of it.
+
+    Errors: `Closed`, before anything is done or once all is; as `close`.
+    """
+    if over := _over(spec):
+        raise Closed(f"{over}, and the cluster would never close it; write a later end, or take `session` out")
+    failed = ""
+    try:
+        yield
+    except Failure as failure:
+        if not _over(spec):
+            raise
+        failed = f"{failure}\n"
+    if over := _over(spec):
+        close(spec, platform)
+        mend = "write a later end, then run `scripts/classroom open` and this again"
+        raise Closed(f"{failed}{over}: it ended meanwhile, so the class was closed; {mend}")
+
+
+def _over(spec: ClassSpec) -> str:
+    """That the session is over, in words; empty while it is not, or where the class has none."""
+    if spec.session is None or spec.session.ends_at > datetime.now(UTC):
+        return ""
+    zone = spec.session.time_zone
+    end = spec.session.ends_at.astimezone(ZoneInfo(zone))
+    return f"session.end: the session of class {spec.name} is over since {end:%Y-%m-%d %H:%M} ({zone})"
+
+
+def stopped(spec: ClassSpec, platform: Platform) -> Mapping[str, frozenset[str]]:
+    """The notebooks that were stopped on purpose, by namespace. Errors: `ClusterUnreachable`."""
+    with cluster.api(platform.kubeconfig, platform.context) as api:
+        servers = listed(cluster.get(api, "/apis/kubeflow.org/v1/notebooks", naming.selector(spec.name)))
+    found: dict[str, frozenset[str]] = {}
+    for each in filter(session.is_stopped_on_purpose, servers):
+        namespace, name = each["metadata"]["namespace"], each["metadata"]["name"]
+        found[namespace] = found.get(namespace, frozenset()) | {name}
+    return found
 
 
 def close(spec: ClassSpec, platform: Platform) -> None:

@@ -72,7 +72,7 @@ def _teach(console: Console, keep: bool) -> int:
         try:
             with _timed(numbers, "up: two students, all notebooks answer at the gateway", 45):
                 handout = verbs.up(spec, platform, console)
-            console.print(verbs.logins(handout), markup=False, highlight=False, soft_wrap=True)
+            console.print(verbs.logins(handout, console), markup=False, highlight=False, soft_wrap=True)
             with _timed(numbers, "verify, both students side by side"):
                 result, directory = verbs.verify(spec, platform, console)
             if fresh:

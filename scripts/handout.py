@@ -15,10 +15,12 @@ import jinja2
 import segno
 
 from infra.classroom import Handout, SeatDetails
-from infra.spec import ClassSpec
+from infra.spec import ClassSpec, Platform
 from labs.runner.lab import Title, load
 
-_ALL_PAGES, _LIST = "all.html", "teacher.csv"
+ALL_PAGES: Final = "all_pages.html"
+"""No student's page: ids have no underscore."""
+LIST: Final = "teacher.csv"
 
 _WORDS: Final = {
     "title": Title(en="Your seat in the class", ko="실습 계정 안내"),
@@ -72,7 +74,16 @@ def pages(
     }
     made = {f"{seat.id}.html": template.render(seats=[_told(seat)], **shared) for seat in handout.seats}
     whole = template.render(seats=[_told(seat) for seat in handout.seats], **shared)
-    return {**made, _ALL_PAGES: whole, _LIST: _list(handout)}
+    return {**made, ALL_PAGES: whole, LIST: _list(handout)}
+
+
+def warned_of(spec: ClassSpec, platform: Platform) -> bool:
+    """Whether browsers do not know who signed what the gateway shows: of the class's own host name, or the platform's.
+
+    A certificate that the class brings for its name is taken for one that they know.
+    """
+    tls = spec.access.tls
+    return platform.ca_file is not None if tls is None else tls.kind == "self-signed"
 
 
 def write(files: dict[str, str], directory: Path) -> None:
@@ -85,7 +96,8 @@ def write(files: dict[str, str], directory: Path) -> None:
         # A new file each time: an old one might be open to others, or a link to somewhere else.
         (directory / name).unlink(missing_ok=True)
         descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        # Excel takes a list without the mark at its beginning for one in the machine's old code page.
+        with os.fdopen(descriptor, "w", encoding="utf-8-sig" if name == LIST else "utf-8") as opened:
             opened.write(text)
 
 

@@ -1,12 +1,13 @@
 """What the verbs do, for the command line and for the demonstration alike: progress on the console, evidence in runs/.
 
-Each verb that looks at a class leaves `runs/<class>/<UTC time>-<verb>/` with events.jsonl and what it saw, no secret.
+Each verb here that takes a console and a class leaves `runs/<class>/<UTC time>-<verb>/` with what it saw, no secret:
+`watch` without events.jsonl, `handout` only when it changes passwords.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -19,23 +20,23 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from infra import classroom, one_machine, stacks, teardown
+from infra import classroom, naming, one_machine, stacks, teardown
 from infra.bill import bill
 from infra.failure import CallFailure, Failure
 from infra.fit import DoesNotFit
 from infra.local import machine
 from infra.local.places import places
-from infra.spec import ClassSpec, Platform
+from infra.spec import ClassSpec, Platform, Student
 from infra.steps import Cancelled, Event, Listener, Report, Step, recorded, run
 from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner.clients.jupyter import NotebookServer
 from labs.runner.clients.session import GatewaySession, NoAnswerError
-from scripts.day import expect_open, fitted
+from scripts.day import expect_open, expect_room, fitted, stopped, within_session
 from scripts.progress import shown, watched
 
 if TYPE_CHECKING:
     from labs.runner.isolation.doors import Result as IsolationResult
-    from labs.runner.lab import Language
+    from labs.runner.lab import Lab, Language
     from labs.runner.result import Result
     from labs.runner.verify import Scope
 
@@ -62,6 +63,10 @@ class NoClass(CallFailure):
     """The class that was named does not stand."""
 
 
+class NotBroughtUp(CallFailure):
+    """The class file holds changes that `up` has not made yet, and that nobody asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Added:
     """A seat that stands, what its student's rehearsal found (None: there was none), and the folder of its reports."""
@@ -84,7 +89,13 @@ def platform_down(console: Console, *, purge: bool = False) -> None:
 
 
 def up(
-    spec: ClassSpec, platform: Platform, console: Console, *, language: "Language" = "en", force: bool = False
+    spec: ClassSpec,
+    platform: Platform,
+    console: Console,
+    *,
+    language: "Language" = "en",
+    force: bool = False,
+    lose_files: bool = False,
 ) -> classroom.Handout:
     """Have every seat of the class stand, each notebook answering its student at the gateway, with every lab in it.
 
@@ -92,16 +103,16 @@ def up(
     unless `force`. A seat that fails keeps no other one from being made, tried and taught in.
 
     Errors: `stacks.SeatsFailed` with the handout of the seats that are ready; those of `stacks.up`; `fit.DoesNotFit`;
-    `day.Closed`; `labs.LabError` for a lab that cannot be used.
+    those of `day.within_session`; `labs.LabError` for a lab that cannot be used.
     """
     # As in verify.
     from labs.runner.lab import load
     from labs.runner.seats import fitting
-    from labs.runner.seed import hand_out
 
     # A mistake in a lab is told before anything stands.
     lessons = [fitting(spec, load(name)) for name in spec.labs]
     made: list[classroom.Handout] = []
+    asleep: dict[str, frozenset[str]] = {}
     wrong: list[str] = []
     stop = threading.Event()
 
@@ -114,7 +125,7 @@ def up(
 
     def stamp(report: Report, listener: Listener) -> None:
         try:
-            handout = stacks.up(_klass(spec, platform), _parts(report, listener), stop)
+            handout = stacks.up(_klass(spec, platform), _parts(report, listener), stop, lose_files=lose_files)
         except stacks.SeatsFailed as failed:
             if failed.standing is None:
                 raise
@@ -125,10 +136,11 @@ def up(
 
     def knock(report: Report, listener: Listener) -> None:
         seats, ready, seconds = made[0].seats, [], _ANSWERS_WITHIN_SECONDS
+        asleep.update(stopped(spec, platform))
         for done, seat in enumerate(seats):
             report(seat.id, done, len(seats))
             try:
-                _knock(seat, platform, stop, seconds)
+                _knock(_awake(seat, asleep, listener), platform, stop, seconds)
                 ready.append(seat)
             except NotebookSilent as silent:
                 seconds = _ANSWERS_AFTER_OTHERS_WITHIN_SECONDS
@@ -143,10 +155,9 @@ def up(
             report(student, next(done), len(made[0].seats))
 
         passwords = made[0].passwords
-        one = _only(spec, passwords)
-        wrong.extend(hand_out(one, platform, passwords, lessons, tell, _pauser(stop), language=language))
+        wrong.extend(_handed_out(spec, platform, passwords, lessons, asleep, tell, _pauser(stop), language))
 
-    with _evidence(spec, "up", console) as (_, listener):
+    with within_session(spec, platform), _evidence(spec, "up", console) as (_, listener):
         steps = [
             Step(name="fit", action=measure),
             Step(name="seats", needs=("fit",), action=lambda report: stamp(report, listener)),
@@ -154,8 +165,8 @@ def up(
             Step(name="lessons", needs=("doors",), action=teach),
         ]
         run(steps, listener, stop)
-    if wrong:
-        raise stacks.SeatsFailed(wrong, made[0] if made[0].seats else None)
+        if wrong:
+            raise stacks.SeatsFailed(wrong, made[0] if made[0].seats else None)
     return made[0]
 
 
@@ -179,16 +190,18 @@ def add(
     """Have the seat of one student of the class file stand, with every lab in it and every door tried, and touch no
     other. Then, with `rehearse`, run the class's first lab in it as that student.
 
-    Errors: as `up`; `infra.local.machine.Busy`, before anything is made, while another command rehearses the class.
+    Errors: as `up`, but of room only where there is none for this seat; `infra.local.machine.Busy`, before anything is
+    made, while another command rehearses the class.
     """
     klass = _klass(spec, platform)
 
     def make(listener: Listener, stop: threading.Event) -> classroom.Handout | None:
+        expect_room(spec, platform, student)
         return stacks.add(klass, student, listener, stop)
 
     first = spec.labs[:1] if rehearse else ()
     otherwise = "; --no-rehearsal does not wait"
-    with _rehearsing(klass, "add", otherwise) if first else nullcontext():
+    with within_session(spec, platform), _rehearsing(klass, "add", otherwise) if first else nullcontext():
         return _one_seat(spec, platform, student, console, "add", make, language, first)
 
 
@@ -202,25 +215,30 @@ def repair(
     language: "Language" = "en",
 ) -> classroom.SeatDetails:
     """Rebuild one student's seat, and touch no other: its servers anew, the rest put right; files, bucket and login are
-    kept, with `wipe` only the login."""
+    kept, with `wipe` only the login.
+
+    Errors: those of `stacks.repair`; `day.Closed`, before anything is changed; `NotebookSilent`, `LessonsMissing`.
+    """
     klass = _klass(spec, platform)
 
     def make(listener: Listener, stop: threading.Event) -> classroom.Handout | None:
         def clear() -> None:
             teardown.clear(klass, student, wipe=wipe, cancelled=stop)
 
-        return stacks.repair(klass, student, clear, listener, stop)
+        return stacks.repair(klass, student, clear, listener, stop, lose_files=wipe)
 
     return _one_seat(spec, platform, student, console, "repair", make, language).seat
 
 
 def remove(spec: ClassSpec, platform: Platform, student: str, console: Console) -> tuple[teardown.Certificate, Path]:
-    """Take the seat of a student away who is not in the class file any more; the certificate, and the file with it."""
-    klass = _klass(spec, platform)
-    stacks.expect_removable(klass, student)
-    with _evidence(spec, "remove", console) as (directory, listener):
-        certificate = teardown.down(klass, student=student, listener=listener)
-        return certificate, certificate.write(directory)
+    """Take the seat of a student away who is not in the class file any more; the certificate, and the file with it.
+
+    The seat's bill is left as `down` leaves the class's.
+    """
+    stacks.expect_removable(_klass(spec, platform), student)
+    # Whoever has left the class file has left nothing but the id in the names of what stands: a bill needs no more.
+    seat = spec.model_copy(update={"students": (Student.model_construct(id=student),)})
+    return _taken_away(spec, platform, console, "remove", student=student, billed=seat)
 
 
 def _one_seat(
@@ -237,19 +255,21 @@ def _one_seat(
     # As in verify.
     from labs.runner.lab import load
     from labs.runner.seats import fitting
-    from labs.runner.seed import hand_out
 
     lessons = [fitting(spec, load(name)) for name in spec.labs]
+    expect_open(spec, platform)
     made: list[classroom.SeatDetails] = []
+    asleep: dict[str, frozenset[str]] = {}
     found: list[Result] = []
     stop = threading.Event()
 
-    def knock(_report: Report) -> None:
-        _knock(made[0], platform, stop)
+    def knock(listener: Listener) -> None:
+        asleep.update(stopped(spec, platform))
+        _knock(_awake(made[0], asleep, listener), platform, stop)
 
     def teach(report: Report) -> None:
-        one, passwords = _only(spec, (student,)), {student: made[0].password}
-        if wrong := hand_out(one, platform, passwords, lessons, report, _pauser(stop), language=language):
+        passwords = {student: made[0].password}
+        if wrong := _handed_out(spec, platform, passwords, lessons, asleep, report, _pauser(stop), language):
             raise LessonsMissing(f"the seat stands, but not every lab lies there: {'; '.join(wrong)}; run this again")
 
     with _evidence(spec, verb, console) as (directory, listener):
@@ -267,12 +287,46 @@ def _one_seat(
 
         steps = [
             Step(name="seat", action=stamp),
-            Step(name="doors", needs=("seat",), action=knock),
+            Step(name="doors", needs=("seat",), action=lambda _report: knock(listener)),
             Step(name="lessons", needs=("doors",), action=teach),
         ]
         steps += [Step(name="rehearsal", needs=("lessons",), action=rehearse)] if rehearsed else []
         run(steps, listener, stop)
     return Added(seat=made[0], result=found[0] if found else None, directory=directory)
+
+
+def _awake(
+    seat: classroom.SeatDetails, asleep: Mapping[str, frozenset[str]], listener: Listener
+) -> classroom.SeatDetails:
+    """The seat without those of its notebooks that were stopped on purpose, of which the listener hears."""
+    away = asleep.get(seat.namespace, frozenset()) & seat.notebooks.keys()
+    if away:
+        told = f"stopped on purpose, so neither tried nor given labs: {', '.join(sorted(away))}"
+        listener(Event(step=f"{seat.id}: door", state="finished", detail=told))
+    return replace(seat, notebooks={name: url for name, url in seat.notebooks.items() if name not in away})
+
+
+def _handed_out(
+    spec: ClassSpec,
+    platform: Platform,
+    passwords: Mapping[str, SecretStr],
+    lessons: "Sequence[Lab]",
+    asleep: Mapping[str, frozenset[str]],
+    tell: Callable[[str], None],
+    pause: Callable[[float], None],
+    language: "Language",
+) -> list[str]:
+    """Put the labs where these students work, but into no notebook that is `asleep`; what could not be, in words."""
+    # As in verify.
+    from labs.runner.seed import hand_out
+
+    away = {student: asleep.get(naming.namespace(spec.name, student), frozenset()) for student in passwords}
+    wrong: list[str] = []
+    for names in dict.fromkeys(away.values()):
+        alike = _only(spec, [student for student in away if away[student] == names])
+        awake = [lesson for lesson in lessons if lesson.notebook.server not in names]
+        wrong += hand_out(alike, platform, passwords, awake, tell, pause, language=language)
+    return wrong
 
 
 def _only(spec: ClassSpec, students: Collection[str]) -> ClassSpec:
@@ -330,14 +384,18 @@ def watch(
 
 
 def isolation(spec: ClassSpec, platform: Platform, console: Console) -> tuple["IsolationResult", Path]:
-    """Try every door between the students; what was seen, and the folder with the reports."""
+    """Try every door between the students; what was seen, and the folder with the reports.
+
+    Errors: `NoClass`; `infra.local.machine.Busy` while another command rehearses or proves the class.
+    """
     # As in verify.
     from labs.runner.isolation.prove import prove
 
-    passwords = passwords_of(spec, platform)
-    directory = _run_directory(spec, "isolation")
-    with shown(f"isolation {spec.name}", console, of="students") as listener:
-        return prove(spec, platform, passwords, directory, listener, threading.Event()), directory
+    with _rehearsing(_klass(spec, platform), "isolation"):
+        passwords = passwords_of(spec, platform)
+        directory = _run_directory(spec, "isolation")
+        with shown(f"isolation {spec.name}", console, of="students") as listener:
+            return prove(spec, platform, passwords, directory, listener, threading.Event()), directory
 
 
 def doors(result: "IsolationResult") -> Group:
@@ -382,17 +440,26 @@ def down(spec: ClassSpec, platform: Platform, console: Console) -> tuple[teardow
     """Take the class away and look again; the certificate, and the file with its text.
 
     Where the class file names prices, the bill stands in it and, line by line, beside it: afterwards nothing tells any
-    more what was used.
+    more what was used. Where no bill could be made, the certificate says why.
     """
-    with _evidence(spec, "down", console) as (directory, listener):
-        made = None
-        # Where cluster or store do not answer there is no bill; the teardown itself says so.
-        with suppress(Failure):
-            made = bill(spec, platform)
-        certificate = teardown.down(_klass(spec, platform), listener=listener)
-        if made:
-            (directory / "bill.csv").write_text(made.csv())
-            certificate = certificate.model_copy(update={"bill": made.text()})
+    return _taken_away(spec, platform, console, "down", billed=spec)
+
+
+def _taken_away(
+    spec: ClassSpec, platform: Platform, console: Console, verb: str, *, student: str = "", billed: ClassSpec
+) -> tuple[teardown.Certificate, Path]:
+    """Take the class, or the seat of one student, away, and leave the bill of what is `billed` with the certificate."""
+    with _evidence(spec, verb, console) as (directory, listener):
+        text, notes = "", tuple[str, ...]()
+        # Whatever it is: a bill that cannot be made keeps nothing standing.
+        try:
+            if made := bill(billed, platform):
+                (directory / "bill.csv").write_text(made.csv())
+                text = made.text()
+        except Exception as error:
+            notes = (f"there is no bill: {error if isinstance(error, Failure) else repr(error)}",)
+        certificate = teardown.down(_klass(spec, platform), student=student, listener=listener)
+        certificate = certificate.model_copy(update={"bill": text, "notes": (*certificate.notes, *notes)})
         return certificate, certificate.write(directory)
 
 
@@ -404,33 +471,61 @@ def handout(
     language: "Language" = "en",
     new_passwords: tuple[str, ...] = (),
 ) -> Path:
-    """Write the handout of a class that stands, to students in `new_passwords` with another password; its folder."""
+    """Write the handout of a class that stands, to students in `new_passwords` with another password; its folder.
+
+    Errors: `NoClass`; with new passwords `NotBroughtUp` and `day.Closed`, before anything is changed, and those of
+    `stacks.up`; of a seat that fails, once the pages of the others are written.
+    """
     # As in verify.
     from scripts import handout as pages
 
     klass = _klass(spec, platform)
     if (told := stacks.current(klass)) is None:
         raise NoClass(f"class {spec.name} does not stand; run `scripts/classroom up` with its file first")
+    failed = None
     if new_passwords:
+        expect_open(spec, platform)
         with _evidence(spec, "handout", console) as (_, listener):
-            told = stacks.up(klass, listener, new_passwords=new_passwords) or told
+            # It is a whole `up`, which would make all else of the file as well.
+            if waiting := stacks.preview(klass, listener):
+                raise NotBroughtUp(
+                    f"the class file holds changes that are not brought up yet: {'; '.join(waiting)}; "
+                    "run `scripts/classroom up` with it first, then this again"
+                )
+            try:
+                told = stacks.up(klass, listener, new_passwords=new_passwords) or told
+            except stacks.SeatsFailed as error:
+                if error.standing is None:
+                    raise
+                failed, told = error, error.standing
     directory = HANDOUTS / spec.name
-    pages.write(pages.pages(spec, told, language=language, private_ca=platform.ca_file is not None), directory)
+    pages.write(pages.pages(spec, told, language=language, private_ca=pages.warned_of(spec, platform)), directory)
+    if failed:
+        raise failed
     return directory
 
 
-def logins(handout: classroom.Handout) -> str:
-    """The one place where passwords are shown: lines that no narrow terminal cuts."""
-    lines = [f"Log in at {handout.gateway}"]
-    for seat in handout.seats:
-        lines += ["", login(seat)]
-    return "\n".join(lines)
+def logins(handout: classroom.Handout, console: Console) -> str:
+    """What a class is told when it stands, in lines that no narrow terminal cuts."""
+    return f"Log in at {handout.gateway}\n\n{login(*handout.seats, console=console)}"
 
 
-def login(seat: classroom.SeatDetails) -> str:
-    """One student's login, as `logins` shows it."""
-    lines = [f"  {seat.name or seat.id}", f"    {seat.email}    {seat.password.get_secret_value()}"]
-    return "\n".join([*lines, *(f"    {url}" for url in seat.notebooks.values())])
+def login(*seats: classroom.SeatDetails, console: Console) -> str:
+    """The one place where passwords are shown, and only on a terminal: files and logs are kept, and read by others."""
+    private = _is_private(console)
+    told: list[str] = []
+    for seat in seats:
+        password = f"    {seat.password.get_secret_value()}" if private else ""
+        urls = (f"    {url}" for url in seat.notebooks.values())
+        told.append("\n".join([f"  {seat.name or seat.id}", f"    {seat.email}{password}", *urls]))
+    if not private:
+        told.append("no passwords, for this is no terminal; `scripts/classroom handout CLASS.yaml` writes them (0600)")
+    return "\n\n".join(told)
+
+
+def _is_private(console: Console) -> bool:
+    """Whether somebody sits before it: FORCE_COLOR makes rich take a log for a terminal, so the file is asked too."""
+    return console.is_terminal and console.file.isatty()
 
 
 def matrix(result: "Result", language: "Language" = "en") -> Group:

@@ -14,14 +14,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from infra import naming
 from infra.failure import Failure
 from infra.spec import BucketSpec, Platform
-
-IDENTITIES_LOCK: Final = "CLASSROOM_IDENTITIES_LOCK"
-"""The environment variable with the path of a file that those processes lock who change identities side by side."""
 
 
 class ObjectStoreUnreachable(Failure):

@@ -7,14 +7,13 @@ user's keys along.
 """
 
 import fcntl
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from infra.stores import IDENTITIES_LOCK, Key, Store, StoreAddress, s3
+from infra.local.places import places
+from infra.stores import Key, Store, StoreAddress, s3
 from infra.stores.iam import Iam
 from infra.stores.owned import OwnedBuckets
 
@@ -23,16 +22,18 @@ _one_thread: Final = threading.Lock()
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Held by one thread of one process at a time, of those that know the same lock file.
+    """Held by one thread of one process of this machine at a time.
 
     Of two changes at once that write all identities, the later would undo the earlier. Each Pulumi stack has a process
-    of its own for buckets, and several stacks run at once.
+    of its own for buckets, several stacks run at once, and a class may be closed meanwhile.
     """
-    with _one_thread, ExitStack() as held:
-        if path := os.environ.get(IDENTITIES_LOCK):
-            # Closing gives the lock back, as the end of the process does.
-            file = held.enter_context(Path(path).open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+    here = places()
+    # With the one-machine platform it goes when the platform goes.
+    directory = here.node if here.node.exists() else here.state
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Closing the file gives the lock back, as the end of the process does.
+    with _one_thread, (directory / "identities.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

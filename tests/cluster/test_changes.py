@@ -131,6 +131,18 @@ def test_a_class_changes_seat_by_seat_while_nobody_else_notices(
     # Another order of the roster is no change.
     assert verbs.preview(load(class_file(tmp_path, "ada", "ben", reverse=True)), platform, console) == ()
 
+    # A notebook that the file names no more would take its workspaces along: nothing is done. A larger one loses none.
+    (notebook,) = first.notebooks
+    renamed, larger = (
+        first.model_copy(update={"notebooks": (notebook.model_copy(update=each),)})
+        for each in ({"name": "other-notebook"}, {"workspace": "2Gi"})
+    )
+    with pytest.raises(stacks.FilesLost, match=r"cpu-notebook \(everyone \(2\)\)"):
+        verbs.up(renamed, platform, console)
+    assert servers(api) == before
+    said = verbs.preview(larger, platform, console)
+    assert any("cpu-notebook-volume grows from 1Gi to 2Gi, and its files stay" in line for line in said), said
+
     # A late joiner, whose file would also restart everybody: that is told, and left for the next `up`.
     late = load(class_file(tmp_path, "ada", "ben", "ada-2", memory="136Mi"))
     said = verbs.preview(late, platform, console)
@@ -230,7 +242,9 @@ def test_a_late_joiner_gets_the_login_within_a_minute_and_only_once_the_first_la
 
     assert joining.returncode == 0, said
     password = verbs.passwords_of(load(file), klass.platform)["dee"].get_secret_value()
-    assert said.index("✓ rehearsal") < said.index(password)
+    # Into what is no terminal the login is told without its password.
+    assert said.index("✓ rehearsal") < said.index(told := "scripts/classroom handout CLASS.yaml")
+    assert password not in said
     assert "verify CLASS.yaml --student dee --lab taxi" in said
     assert seconds <= _LATE_SECONDS
 
@@ -243,6 +257,7 @@ def test_a_late_joiner_gets_the_login_within_a_minute_and_only_once_the_first_la
     assert again.returncode == 1, said
     assert "✗" in said
     assert "report.html" in said
+    assert told not in said
     assert password not in said
 
 

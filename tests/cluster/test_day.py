@@ -247,13 +247,13 @@ def test_the_cluster_closes_the_class_at_the_end_of_its_session_when_nobody_does
     held: Klass, doors: Callable[[], dict[str, bool]], console: Console
 ) -> None:
     now = datetime.now(UTC)
-    # A CronJob knows whole minutes; `up` takes its time before.
-    end = (now + timedelta(seconds=105)).replace(second=0, microsecond=0)
+    # A CronJob knows whole minutes; `up` takes its time before, and refuses a session that is over by then.
+    end = (now + timedelta(seconds=135)).replace(second=0, microsecond=0)
     ending = held.spec.model_copy(update={"session": Session(start=now - timedelta(hours=1), end=end)})
     verbs.up(ending, held.platform, console, force=True)
     assert all(doors().values())
 
-    assert until(lambda: not any(doors().values()), 150), doors()
+    assert until(lambda: not any(doors().values()), 180), doors()
     late = (datetime.now(UTC) - end).total_seconds()
     print(f"closed by the cluster {late:.0f} s after the end of the session")
     assert until(lambda: all(seat.closed for seat in status.status(held.spec, held.platform).seats), 30)

@@ -27,6 +27,7 @@ from tests.unit import conftest
 _ROOM = "classroom:index:Classroom"
 _HEAD = "urn:pulumi:demo::classroom::"
 _NOTEBOOK = "kubernetes:kubeflow.org/v1:Notebook"
+_CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 _ROSTER = ("alice", "bob", "carol")
 _PULUMI_MODULE = re.compile(r"\bk8s\.([a-z]+(?:\.v[0-9a-z]+)?)\.[A-Z]")
 
@@ -109,22 +110,38 @@ def test_of_many_the_first_are_named() -> None:
     assert told(*steps, roster=roster) == ("s0, s1, s2, s3, s4 and 2 more: new seat",)
 
 
+def claim(size: str) -> dict[str, Any]:
+    return {"metadata": {"name": "cpu-notebook-volume"}, "spec": {"resources": {"requests": {"storage": size}}}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("10Gi", "20Gi", "grows from 10Gi to 20Gi, and its files stay; `up` fails where the StorageClass"),
+        ("10Gi", "512Mi", "cannot shrink from 10Gi to 512Mi: `up` fails there, and its files stay"),
+        ("1Gi", "1024Mi", "is marked differently; its files stay"),
+    ],
+)
+def test_another_size_of_a_workspace_loses_no_file(old: str, new: str, words: str) -> None:
+    (said,) = told(("alice", part("alice", _CLAIM, "update", claim(old), claim(new))))
+    assert said.startswith(f"alice: cpu-notebook-volume {words}")
+
+
 def test_files_that_would_be_lost_are_told_before_anything_else() -> None:
-    claim = "kubernetes:core/v1:PersistentVolumeClaim"
-    old, new = (
-        {"metadata": {"name": "cpu-notebook-volume"}, "spec": {"resources": {"requests": {"storage": size}}}}
-        for size in ("10Gi", "20Gi")
-    )
+    old, new = claim("10Gi"), claim("20Gi")
     rules = part("alice", "kubernetes:networking.k8s.io/v1:NetworkPolicy", "update")
     said = told(
         ("alice", rules),
-        ("alice", part("alice", claim, "create-replacement", old, new)),
-        ("alice", part("alice", claim, "replace", old, new)),
-        ("alice", part("alice", claim, "delete-replaced", old)),
+        ("alice", part("alice", _CLAIM, "create-replacement", old, new)),
+        ("alice", part("alice", _CLAIM, "replace", old, new)),
+        ("alice", part("alice", _CLAIM, "delete-replaced", old)),
     )
     assert "THE FILES IN IT ARE LOST" in said[0]
     assert said[0].startswith("alice: cpu-notebook-volume is made anew with 20Gi")
     assert said[1:] == ("alice: network rules change; nothing restarts",)
+    (goes,) = told(("bob", part("bob", _CLAIM, "delete", old)))
+    assert goes.startswith("bob: THE FILES IN cpu-notebook-volume ARE LOST")
+    assert goes.endswith("`up` refuses that without --lose-files")
 
 
 def test_a_new_address_means_a_new_password() -> None:
@@ -346,7 +363,7 @@ def test_an_up_of_what_is_settled_runs_no_program_and_hands_out_the_same(
     password = f"{seat_urn('alice').rpartition('::')[0]}${PASSWORD_TYPE}::demo-alice-password"
     known = stacks.Recorded(parents={password: seat_urn("alice"), seat_urn("alice"): ""}, students=frozenset({"alice"}))
     monkeypatch.setattr(stacks, "recorded", lambda _klass: {1: known})
-    monkeypatch.setattr(stacks, "_settle", lambda *_: None)
+    monkeypatch.setattr(stacks, "_await_leaving", lambda *_: None)
     with pytest.raises(pytest.fail.Exception, match="it ran"):
         stacks.up(klass, heard.append, new_passwords={"alice"})
 
@@ -435,6 +452,49 @@ def test_a_class_of_several_stacks_is_refused_by_the_program_of_plain_pulumi(
 def test_a_seat_that_the_file_does_not_name_any_more_is_not_destroyed_in_passing() -> None:
     with pytest.raises(stacks.NotInTheFile, match=r"carol, dora.*remove CLASS.yaml carol"):
         stacks._refuse_to_lose({"dora", "carol"})
+
+
+@pytest.fixture
+def one_notebook_less(
+    demo: ClassSpec, platform: Platform, stamped: conftest.Stamped, monkeypatch: pytest.MonkeyPatch
+) -> stacks.Klass:
+    """The demo class as its file names its first notebook alone, where each student's second one stands as well; what
+    would be changed of it fails the test."""
+    parents = {seat_urn(student.id): "" for student in demo.students}
+    for each in stamped.of("PersistentVolumeClaim"):
+        student = each.inputs["metadata"]["namespace"].removeprefix("demo-")
+        inner = f"{seat_urn(student).rpartition('::')[0]}$classroom:index:Notebook"
+        parents[f"{inner}::{each.name.removesuffix('-workspace')}"] = seat_urn(student)
+        parents[f"{inner}${each.type}::{each.name}"] = f"{inner}::{each.name.removesuffix('-workspace')}"
+    students = frozenset(student.id for student in demo.students)
+    monkeypatch.setattr(stacks, "recorded", lambda _klass: {1: stacks.Recorded(parents=parents, students=students)})
+    for name in ("refuse_taken", "refuse_unready", "_await_leaving"):
+        monkeypatch.setattr(stacks, name, lambda *_, **__: None)
+    for name in ("up", "refresh", "preview"):
+        monkeypatch.setattr(engine, name, lambda *_, **__: pytest.fail("something was changed"))
+    monkeypatch.setattr(engine, "is_settled", lambda _stack: False)
+    spec = demo.model_copy(update={"notebooks": demo.notebooks[:1]})
+    return stacks.Klass(spec=spec, platform=platform, state=platform.kubeconfig.parent)
+
+
+def test_workspaces_of_a_notebook_that_the_file_names_no_more_are_not_destroyed_in_passing(
+    one_notebook_less: stacks.Klass, demo: ClassSpec
+) -> None:
+    with pytest.raises(stacks.FilesLost, match=r"gpu-notebook \(everyone \(2\)\); write .* up CLASS.yaml --lose-files"):
+        stacks.up(one_notebook_less, lambda _event: None)
+    with pytest.raises(stacks.FilesLost, match=r"gpu-notebook \(alice\)"):
+        stacks.add(one_notebook_less, "alice", lambda _event: None)
+    with pytest.raises(stacks.FilesLost, match=r"gpu-notebook \(alice\)"):
+        stacks.repair(one_notebook_less, "alice", lambda: pytest.fail("it was cleared"), lambda _event: None)
+    # Who asks for it gets it, and a file that names every notebook loses none.
+    whole = stacks.Klass(spec=demo, platform=one_notebook_less.platform, state=one_notebook_less.state)
+    for klass, asked in ((one_notebook_less, True), (whole, False)):
+        with pytest.raises(pytest.fail.Exception, match="something was changed"):
+            stacks.up(klass, lambda _event: None, lose_files=asked)
+    cleared: list[str] = []
+    with pytest.raises(pytest.fail.Exception, match="something was changed"):
+        stacks.repair(one_notebook_less, "alice", lambda: cleared.append("alice"), lambda _event: None, lose_files=True)
+    assert cleared == ["alice"]
 
 
 def test_a_student_is_removed_only_after_the_file_and_added_only_when_in_it(

@@ -1,13 +1,18 @@
 """A wrong call is answered with one clear message and the right exit code, never with a traceback."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from rich.console import Console
 
+from infra.classroom import Handout, SeatDetails
 from infra.failure import CallFailure, Failure
 from infra.steps import Cancelled
 from scripts.command_line import answered, classroom
+from scripts.verbs import login, logins
 
 
 def call(*arguments: str) -> Callable[[], None]:
@@ -87,6 +92,38 @@ def test_what_a_person_can_mend_becomes_an_exit_code(
 
     assert end.value.code == code
     assert str(error) in capsys.readouterr().out
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("file", "forced", "shown"), [(_Screen(), None, True), (io.StringIO(), None, False), (io.StringIO(), True, False)]
+)
+def test_passwords_are_printed_on_a_terminal_and_into_no_log_however_coloured(
+    file: io.StringIO, forced: bool | None, shown: bool
+) -> None:
+    console = Console(file=file, force_terminal=forced, _environ={})
+    seats = tuple(
+        SeatDetails(
+            id=student,
+            name="",
+            email=f"{student}@example.org",
+            password=SecretStr(f"secret-of-{student}"),
+            namespace=student,
+            notebooks={"nb": f"https://h/{student}/"},
+            bucket=student,
+        )
+        for student in ("alice", "bob")
+    )
+    for said in (logins(Handout(gateway="https://h/", seats=seats), console), login(*seats, console=console)):
+        assert [f"secret-of-{each}" in said for each in ("alice", "bob")] == [shown, shown]
+        assert said.count("scripts/classroom handout CLASS.yaml") == (not shown)
+        assert all(
+            f"    {each}@example.org" in said and f"    https://h/{each}/\n" in f"{said}\n" for each in ("alice", "bob")
+        )
 
 
 def test_a_programming_error_is_not_dressed_up() -> None:

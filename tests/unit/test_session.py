@@ -5,7 +5,7 @@ import copy
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -13,7 +13,8 @@ from typing import Any, Literal
 import bcrypt
 import pytest
 
-from infra import naming, session, session_end, stores
+from infra import fit, naming, session, session_end, stores
+from infra.failure import Failure
 from infra.session import CLOSED, STOPPED
 from infra.spec import ClassSpec, ObjectStore, Platform, Session
 from scripts import day
@@ -89,16 +90,18 @@ class Iam:
 
     def __init__(self) -> None:
         self.keys = {"K1": "Active", "K2": "Active"}
+        self.changes = 0
 
     def __call__(self, class_name: str, student: str, active: bool) -> None:
         session.switch_keys(self, naming.bucket_user(class_name, student), active=active)
 
     def list_access_keys(self, UserName: str) -> Any:  # noqa: N803  boto3's names
         assert UserName == naming.bucket_user("k", "ada")
-        return {"AccessKeyMetadata": [{"AccessKeyId": key} for key in self.keys]}
+        return {"AccessKeyMetadata": [{"AccessKeyId": key, "Status": status} for key, status in self.keys.items()]}
 
     def update_access_key(self, UserName: str, AccessKeyId: str, Status: str) -> None:  # noqa: N803  the same
         assert UserName
+        self.changes += 1
         self.keys[AccessKeyId] = Status
 
 
@@ -116,6 +119,57 @@ def test_every_door_is_closed_and_closing_twice_changes_nothing() -> None:
     assert held[RUNNING]["metadata"]["annotations"][STOPPED] == "2026-12-01T08:00:00Z"
     assert json.loads(held[HOME]["metadata"]["annotations"][CLOSED]) == [["2026-12-01T08:00:00Z", None]]
     assert set(iam.keys.values()) == {"Inactive"}
+    # Each change takes SeaweedFS a second or more.
+    assert iam.changes == len(iam.keys)
+
+
+def test_nobody_gets_in_any_more_before_the_first_key_is_switched_which_takes_long() -> None:
+    cluster = Cluster()
+    eve = naming.labels("k", "eve")
+    cluster.objects[HOME.replace("ada", "eve")] = {"metadata": {"name": "k-eve", "labels": eve}}
+    cluster.objects[BINDING.replace("ada", "eve")] = copy.deepcopy(cluster.objects[BINDING])
+    cluster.objects[RUNNING.replace("ada", "eve")] = {"metadata": {"name": "running"}}
+    seen: list[tuple[str, list[bool]]] = []
+
+    def switch(_class: str, student: str, _active: bool) -> None:
+        rights, quotas, servers = (
+            [cluster.objects.get(path.replace("ada", who), {}) for who in ("ada", "eve")]
+            for path in (BINDING, QUOTA, RUNNING)
+        )
+        stopped = [STOPPED in each["metadata"].get("annotations", {}) for each in servers]
+        seen.append((student, [not any(rights), all(quotas), all(stopped)]))
+
+    assert session.close(cluster.ask, switch, "k", "auth", AT) == []
+    assert seen == [("ada", [True, True, True]), ("eve", [True, True, True])]
+
+
+def test_the_pod_looks_again_and_switches_off_the_keys_that_anothers_write_brought_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, iam, pauses = Cluster(), Iam(), list[float]()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            iam.keys["K1"] = "Active"
+
+    told = {"CLASS_NAME": "k", "DEX_NAMESPACE": "auth", "SESSION_END": "2020-12-01T08:00:00Z", "S3_REGION": "r"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(session, "_ask_in_cluster", lambda: cluster.ask)
+    monkeypatch.setattr("boto3.client", lambda *_, **__: iam)
+    monkeypatch.setattr(session.time, "sleep", pause)
+    assert session._main() == 0
+    assert set(iam.keys.values()) == {"Inactive"}
+    assert len(pauses) == 2
+
+
+def test_a_notebook_is_stopped_on_purpose_unless_the_end_of_its_class_stopped_it() -> None:
+    cluster = Cluster()
+    assert not session.is_stopped_on_purpose(cluster.objects[RUNNING])
+    session.close(cluster.ask, None, "k", "auth", AT)
+    assert not session.is_stopped_on_purpose(cluster.objects[RUNNING])
+    assert session.is_stopped_on_purpose(cluster.objects[IDLE])
 
 
 def test_opening_gives_back_what_was_there_and_leaves_stopped_what_the_student_had_stopped() -> None:
@@ -196,6 +250,9 @@ def test_the_cluster_closes_the_class_in_the_minute_of_its_end_in_utc(
     spec = session_end.cron_job("classroom-k-end", args)
     assert spec["schedule"] == schedule
     assert spec["timeZone"] == "Etc/UTC"
+    # A mesh that puts its sidecar into every pod would keep the Job from its end.
+    labels = spec["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert labels == {**naming.labels("k"), "sidecar.istio.io/inject": "false"}
 
 
 @pytest.mark.parametrize(
@@ -259,6 +316,95 @@ def test_whoever_closes_a_class_whose_keys_were_given_is_told_that_they_still_op
     with pytest.raises(day.DoorsLeft, match=r"class demo is closed, but .* keys still open their buckets"):
         day.close(demo, platform)
     assert closed == [None]
+
+
+@pytest.fixture
+def closings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The classes that were closed."""
+    found: list[str] = []
+    monkeypatch.setattr(day, "close", lambda spec, _platform: found.append(spec.name))
+    return found
+
+
+def _ending(spec: ClassSpec, seconds: float) -> ClassSpec:
+    """The class with a session that ends in so many seconds."""
+    now = datetime.now(UTC)
+    ending = Session(start=now - timedelta(hours=1), end=now + timedelta(seconds=seconds))
+    return spec.model_copy(update={"session": ending})
+
+
+def test_a_class_whose_session_is_over_is_refused_before_anything_is_done(
+    demo: ClassSpec, platform: Platform, closings: list[str]
+) -> None:
+    refused = pytest.raises(day.Closed, match=r"session\.end: .* is over since \d.* \(UTC\), .* write a later end")
+    with refused, day.within_session(_ending(demo, 0), platform):
+        pytest.fail("it was let in")
+    assert closings == []
+
+
+@pytest.mark.parametrize("failure", [None, Failure("bob: no room"), day.DoorsLeft("left")])
+def test_a_class_whose_session_ends_meanwhile_is_closed_and_what_failed_is_told_too(
+    failure: Failure | None,
+    demo: ClassSpec,
+    platform: Platform,
+    closings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(day, "_over", lambda _spec: "".join(said))
+
+    def make() -> None:
+        with day.within_session(demo, platform):
+            said.append("session.end: it is over")
+            if failure:
+                raise failure
+
+    with pytest.raises(day.Closed, match=r"it is over: it ended meanwhile, so the class was closed") as told:
+        make()
+    assert closings == ["demo"]
+    assert str(failure or "") in str(told.value)
+
+
+def test_a_class_without_a_session_and_one_that_goes_on_are_left_open(
+    demo: ClassSpec, platform: Platform, closings: list[str]
+) -> None:
+    for spec in (demo, _ending(demo, 100)):
+        with day.within_session(spec, platform):
+            pass
+        with pytest.raises(Failure, match="no room"), day.within_session(spec, platform):
+            raise Failure("no room")
+    assert closings == []
+
+
+def test_stopped_notebooks_are_known_by_their_namespace_but_not_those_that_the_end_of_the_class_stopped(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster()
+    session.close(cluster.ask, None, "k", "auth", AT)
+    items = [cluster.objects[path] for path in (RUNNING, IDLE)]
+    for each in items:
+        each["metadata"]["namespace"] = "k-ada"
+    monkeypatch.setattr(day.cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(day.cluster, "get", lambda *_: {"items": items})
+    assert day.stopped(demo, platform) == {"k-ada": frozenset({"idle"})}
+
+
+def test_who_joins_has_to_find_room_beside_all_others(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: list[str] = []
+
+    def fitted(spec: ClassSpec, _platform: Platform) -> fit.Fit:
+        last.append(spec.students[-1].id)
+        why = {"why": "no node", "mend": "add nodes"}
+        short = fit.Shortage(of="cluster", resource="cpu", seats=("alice",), **why)
+        return fit.Fit(seats=2, rows=(), shortages=(short,), runs_at_once=0)
+
+    monkeypatch.setattr(day, "fitted", fitted)
+    with pytest.raises(fit.DoesNotFit, match=r"alice: no node; add nodes, or run `scripts/classroom up --force`"):
+        day.expect_room(demo, platform, "alice")
+    day.expect_room(demo, platform, "bob")
+    assert last == ["alice", "bob"]
 
 
 def test_only_a_class_with_a_session_gets_one_and_its_key_stands_in_no_clear_text(

@@ -19,7 +19,6 @@ from infra import naming
 from infra.bucket import _BucketProvider
 from infra.spec import ObjectStore, Platform
 from infra.stores import (
-    IDENTITIES_LOCK,
     ForeignBucket,
     Holding,
     Key,
@@ -335,16 +334,20 @@ def test_seaweedfs_is_asked_at_its_own_address_with_buckets_as_folders(monkeypat
 def test_identities_are_changed_by_one_at_a_time_also_in_another_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(IDENTITIES_LOCK, str(tmp_path / "lock"))
-    with seaweedfs._alone(), (tmp_path / "lock").open("a") as file, pytest.raises(BlockingIOError):
-        seaweedfs.fcntl.flock(file, seaweedfs.fcntl.LOCK_EX | seaweedfs.fcntl.LOCK_NB)
-    with seaweedfs._alone():
-        pass
+    # Where the machine's state is, which no process has to be told.
+    monkeypatch.setenv("CLASSROOM_STATE", str(tmp_path))
+    for directory in (tmp_path, tmp_path / "node"):
+        directory.mkdir(exist_ok=True)
+        with seaweedfs._alone(), (directory / "identities.lock").open("r+") as file, pytest.raises(BlockingIOError):
+            seaweedfs.fcntl.flock(file, seaweedfs.fcntl.LOCK_EX | seaweedfs.fcntl.LOCK_NB)
+        with seaweedfs._alone():
+            pass
 
 
 def test_a_lock_that_cannot_be_had_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(IDENTITIES_LOCK, str(tmp_path / "none" / "lock"))
-    with pytest.raises(FileNotFoundError), seaweedfs._alone():
+    monkeypatch.setenv("CLASSROOM_STATE", str(tmp_path / "state"))
+    (tmp_path / "state" / "identities.lock").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError), seaweedfs._alone():
         pass
     assert not seaweedfs._one_thread.locked()
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from infra import one_machine, stacks, stores
 from infra.classroom import Handout, SeatDetails
+from infra.failure import Failure
 from infra.spec import ClassSpec, Platform
 from labs.runner import seed
 from labs.runner import verify as rehearsals
@@ -20,6 +21,7 @@ from labs.runner.lab import load
 from labs.runner.result import LabResult, Result, StepResult
 from scripts import verbs
 from scripts.command_line import answered, classroom
+from scripts.day import Closed
 
 CLASS_FILE = Path(__file__).parents[2] / "labs" / "classes" / "demo.yaml"
 
@@ -97,10 +99,13 @@ def taught(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CLASSROOM_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(one_machine, "platform_of", lambda _spec: platform)
     monkeypatch.setattr(verbs, "expect_open", lambda *_: None)
+    monkeypatch.setattr(verbs, "expect_room", lambda *_: None)
+    monkeypatch.setattr(verbs, "stopped", lambda *_: {})
     monkeypatch.setattr(verbs, "fitted", lambda *_: SimpleNamespace(shortages=(), notes=(), seats=2))
     monkeypatch.setattr(verbs, "GatewaySession", _Session)
     monkeypatch.setattr(verbs, "NotebookServer", _Server)
     monkeypatch.setattr(seed, "hand_out", hand_out)
+    monkeypatch.setattr(verbs, "_is_private", lambda _console: True)
     return found
 
 
@@ -150,6 +155,103 @@ def test_without_any_seat_nobody_gets_a_login(
     assert taught == []
     assert "alice: Namespace: refused\nmend this" in said
     assert "Log in at" not in said
+
+
+@pytest.fixture
+def changed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of the class was changed: nothing, if all is as it should be."""
+    found: list[str] = []
+    for name in ("up", "add", "repair"):
+        monkeypatch.setattr(stacks, name, lambda *_, name=name, **__: found.append(name))
+    monkeypatch.setattr(stacks, "current", lambda _klass: handout("alice"))
+    monkeypatch.setattr(stacks, "preview", lambda *_: ())
+    return found
+
+
+@pytest.mark.parametrize(
+    "command", [["up"], ["add", "alice"], ["repair", "alice"], ["handout", "--rotate", "--student", "alice"]]
+)
+def test_a_closed_class_is_changed_by_no_verb(
+    command: list[str], changed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(*_: Any) -> None:
+        raise Closed("class demo is closed")
+
+    monkeypatch.setattr(verbs, "expect_open", closed)
+    verb, *rest = command
+
+    assert ended(capsys, verb, str(CLASS_FILE), *rest)[0] == 2
+    assert changed == []
+
+
+@pytest.mark.parametrize("command", [["up"], ["add", "alice"]])
+def test_a_class_whose_session_is_over_is_not_made(
+    command: list[str], changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb, *rest = command
+    file = tmp_path / "class.yaml"
+    file.write_text(f'{CLASS_FILE.read_text()}session: {{start: "2020-12-01 09:00", end: "2020-12-01 17:00"}}\n')
+
+    code, said = ended(capsys, verb, str(file), *rest)
+    assert code == 2
+    assert "session.end: the session of class demo is over since 2020-12-01 17:00 (UTC)" in said
+    assert changed == []
+
+
+def test_nobody_joins_for_whom_there_is_no_room(
+    changed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_spec: ClassSpec, _platform: Platform, student: str) -> None:
+        raise Failure(f"no room for {student}")
+
+    monkeypatch.setattr(verbs, "expect_room", full)
+    assert "no room for alice" in ended(capsys, "add", str(CLASS_FILE), "alice")[1]
+    assert changed == []
+
+
+def test_passwords_are_not_rotated_by_a_file_that_would_change_more(
+    changed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stacks, "preview", lambda *_: ("alice: cpu-notebook restarts",))
+    code, said = ended(capsys, "handout", str(CLASS_FILE), "--rotate", "--student", "alice")
+
+    assert code == 2
+    assert "not brought up yet: alice: cpu-notebook restarts; run `scripts/classroom up`" in said
+    assert changed == []
+    assert not Path("handouts").exists()
+
+
+@pytest.mark.usefixtures("changed")
+def test_the_pages_of_seats_that_stand_are_written_though_another_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stacks, "up", failing("bob: Password: refused", standing=handout("alice")))
+    code, said = ended(capsys, "handout", str(CLASS_FILE), "--rotate")
+
+    assert code == 1
+    assert "bob: Password: refused" in said
+    assert "secret-of-alice" in Path("handouts/demo/alice.html").read_text()
+
+
+def test_a_notebook_that_was_stopped_on_purpose_is_neither_knocked_at_nor_given_labs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, list[str]] = {}
+
+    def hand_out(spec: ClassSpec, *rest: Any, **_: Any) -> list[str]:
+        given.update({student.id: [lesson.name for lesson in rest[2]] for student in spec.students})
+        return []
+
+    monkeypatch.setattr(seed, "hand_out", hand_out)
+    monkeypatch.setattr(verbs, "stopped", lambda *_: {"demo-bob": frozenset({"cpu-notebook"})})
+    monkeypatch.setattr(stacks, "up", lambda *_, **__: handout("alice", "bob"))
+    code, said = ended(capsys, "up", str(CLASS_FILE))
+
+    assert code == 0
+    assert "bob: door — stopped on purpose, so neither tried nor given labs: cpu-notebook" in said
+    assert "secret-of-bob" in said
+    elsewhere = [name for name in given["alice"] if load(name).notebook.server != "cpu-notebook"]
+    assert given == {"alice": ["simple_pipeline", "taxi"], "bob": elsewhere}
 
 
 @pytest.mark.parametrize(("state", "code"), [("pass", 0), ("fail", 1), ("not-yet", 1), ("could-not-check", 3)])
@@ -220,6 +322,8 @@ def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
         seen.append(ended(capsys, "verify", str(CLASS_FILE)))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice"))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice", "--no-rehearsal"))
+        # It ends what rehearsals make of its own name, and a second one's things.
+        seen.append(ended(capsys, "isolation", str(CLASS_FILE)))
         return rehearsed(demo, platform, "simple_pipeline", "pass")
 
     monkeypatch.setattr(stacks, "current", lambda _klass: handout("alice", "bob"))
@@ -227,8 +331,9 @@ def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
     monkeypatch.setattr(rehearsals, "verify", verify)
     verbs.verify(demo, platform, Console(quiet=True))
 
-    (again, why), (joining, how), (joined, _) = seen
-    assert (again, joining, joined) == (2, 2, 0)
+    (again, why), (joining, how), (joined, _), (proving, wait) = seen
+    assert (again, joining, joined, proving) == (2, 2, 0, 2)
+    assert "at work on this machine: verify of class demo (process" in wait
     assert why.count("\n") == 1
     assert "at work on this machine: verify of class demo (process" in why
     assert how.endswith("--no-rehearsal does not wait\n")
