@@ -413,7 +413,8 @@ def doors(result: "IsolationResult") -> Group:
         table.add_row(door.group, Text(door.title, style=colours[worst(cells)]), *shown_counts)
     lines = [
         Text(
-            f"{cell.door} {cell.verdict}: {cell.actor} at {cell.target}: {cell.asked or 'nothing asked'}; "
+            f"{cell.door} {cell.verdict}: {cell.actor} at {' '.join((cell.target, cell.notebook)).strip()}: "
+            f"{cell.asked or 'nothing asked'}; "
             f"answered {cell.answered or 'nothing'}; let in there: {cell.control}. {cell.why}"
         )
         for cell in result.cells

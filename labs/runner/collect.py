@@ -34,6 +34,8 @@ UNANSWERED = (
 YAML_CHARACTERS = 40_000
 LOG_BYTES = 8_000
 """The end of a log is kept: what went wrong stands there."""
+# So much of it is asked of the bucket: of a secret that the cut goes through, the rest falls to the second cut.
+_CUT_BYTES = 2 * LOG_BYTES
 
 EXECUTOR_LOGS = "executor-logs"
 """The artifact that KFP's launcher writes a task's log to."""
@@ -265,7 +267,7 @@ class Collector:
         }
         wanted = {key: sizes[key] for key in stored.values() if key in sizes}
         found = (
-            self._ask("bucket", lambda: self.cluster.tails(self.namespace, self.bucket, wanted, LOG_BYTES), {})
+            self._ask("bucket", lambda: self.cluster.tails(self.namespace, self.bucket, wanted, _CUT_BYTES), {})
             if wanted
             else {}
         )
@@ -274,7 +276,9 @@ class Collector:
             if task.pod in from_pods:
                 return task.model_copy(update={"log": from_pods[task.pod], "log_from": "pod"})
             text = found.get(stored.get(task.pod, ""))
-            return task if text is None else task.model_copy(update={"log": self.clean(text), "log_from": "bucket"})
+            if text is None:
+                return task
+            return task.model_copy(update={"log": self.clean(text)[-LOG_BYTES:], "log_from": "bucket"})
 
         return tuple(run.model_copy(update={"tasks": tuple(with_log(task) for task in run.tasks)}) for run in runs)
 
@@ -283,7 +287,7 @@ class Collector:
         if "api" in self._silent:
             return ""
         try:
-            return self.clean(self.pipelines.log(run_id, pod)[-LOG_BYTES:])
+            return self.clean(self.pipelines.log(run_id, pod))[-LOG_BYTES:]
         except UNANSWERED:
             return ""
 
@@ -294,7 +298,7 @@ class Collector:
         return f"pod {pod}: {said}" if said else ""
 
     def _yaml(self, value: Mapping[str, Any]) -> str:
-        return self.clean(_dumped(value)) if value else ""
+        return _dumped(value, self.clean) if value else ""
 
 
 def why(log: str) -> str:
@@ -323,7 +327,9 @@ def _pod(pod: dict[str, Any], clean: Callable[[str], str]) -> seen.PodFacts:
             f"{volume['name']} ({next((kind for kind in volume if kind != 'name'), 'emptyDir')})"
             for volume in spec.get("volumes", ())
         ),
-        manifest=clean(_dumped(_shortened({**pod, "metadata": metadata, "status": _without_twice(pod["status"])}))),
+        manifest=_dumped(
+            _shortened({**pod, "metadata": metadata, "status": _without_twice(pod["status"])}, clean), clean
+        ),
     )
 
 
@@ -336,24 +342,26 @@ def _without_twice(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shortened(value: Any) -> Any:
-    """With long texts cut, and without values of environment variables that are called like a secret."""
+def _shortened(value: Any, clean: Callable[[str], str]) -> Any:
+    """With long texts cut once they are clean, and without values of environment variables that are called like a
+    secret."""
     if isinstance(value, str):
-        return _cut(value, _TEXT_CHARACTERS)
+        return _cut(clean(value), _TEXT_CHARACTERS)
     if isinstance(value, list):
-        return [_shortened(each) for each in value]
+        return [_shortened(each, clean) for each in value]
     if isinstance(value, dict):
         if isinstance(value.get("value"), str) and "name" in value:
             hidden = _SECRET.search(str(value["name"]))
-            return {**value, "value": "•••" if hidden else _cut(value["value"], _VALUE_CHARACTERS)}
-        return {key: _shortened(each) for key, each in value.items()}
+            return {**value, "value": "•••" if hidden else _cut(clean(value["value"]), _VALUE_CHARACTERS)}
+        return {key: _shortened(each, clean) for key, each in value.items()}
     return value
 
 
-def _dumped(value: Mapping[str, Any]) -> str:
+def _dumped(value: Mapping[str, Any], clean: Callable[[str], str]) -> str:
     # libyaml is some ten times as fast, and not everywhere.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return _cut(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120), YAML_CHARACTERS)
+    text = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
+    return _cut(clean(text), YAML_CHARACTERS)
 
 
 def _cut(text: str, characters: int) -> str:

@@ -168,10 +168,6 @@ class Lab(_Part):
         """The notebook's name as students see it."""
         return Path(self.notebook.source).with_suffix(".ipynb").name
 
-    def submitting(self, tag: str) -> Step | None:
-        """The step whose cell of that tag submits a run."""
-        return next((step for step in self.steps if step.cell == tag and step.submits_run), None)
-
     def step_of(self, tag: str) -> Step | None:
         """The step whose cell has that tag."""
         return next((step for step in self.steps if step.cell == tag), None)
@@ -209,7 +205,7 @@ def load(name: str, labs: Path = LABS) -> Lab:
         raise LabError(f"{file}: is no YAML ({error}); mend that line") from None
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:5])
-        raise LabError(f"{file}: {wrong}; labs/simple_pipeline/{LAB_FILE} shows every field") from None
+        raise LabError(f"{file}: {wrong}; labs/README.md says what belongs there") from None
     named = [("notebook", path) for path in (lab.notebook.source, *lab.notebook.beside)]
     named += [("data", str(data.file or data.makes)) for data in lab.data]
     for field, path in named:

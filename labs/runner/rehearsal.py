@@ -226,7 +226,7 @@ class Rehearsal:
 
     def _look_at(self, record: Record, name: str) -> None:
         text = record.server.read_text(f"{record.folder}/{name}")
-        self._files.append(seen.FileFacts(path=name, text=text and self.seat.clean(text[:FILE_CHARACTERS])))
+        self._files.append(seen.FileFacts(path=name, text=text and self.seat.clean(text)[:FILE_CHARACTERS]))
 
     def _collected(self) -> dict[str, Any]:
         """Look once at everything that was left."""

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from infra.failure import Failure
 from infra.spec import ClassSpec, Platform, Student
+from infra.steps import Cancelled
 from labs.runner import lab as labs
 from labs.runner.clients.bucket import Bucket
 from labs.runner.clients.cluster import Cluster
@@ -56,9 +58,13 @@ def compared(there: dict[str, Any], notebook: dict[str, Any]) -> Seeded:
     if there["type"] != "notebook":
         return Seeded(state="edited", notebook=notebook, drift="the file of that name is no notebook any more")
     own = there["content"]
-    if labs.sources(own) == labs.sources(notebook):
-        return Seeded(state="unchanged", notebook=own)
-    return Seeded(state="edited", notebook=own, drift=drift(notebook, own))
+    try:
+        if labs.sources(own) == labs.sources(notebook):
+            return Seeded(state="unchanged", notebook=own)
+        return Seeded(state="edited", notebook=own, drift=drift(notebook, own))
+    except (AttributeError, KeyError, TypeError):
+        # Whoever edits the file by hand may leave anything in it.
+        return Seeded(state="edited", notebook=notebook, drift="the file of that name is no whole notebook any more")
 
 
 def seed_data(lab: labs.Lab, bucket: Bucket) -> list[str]:
@@ -86,7 +92,8 @@ def hand_out(
 ) -> list[str]:
     """Put every lab where every student works; `tell` hears each student's id when theirs lie there.
 
-    Returns what could not be put there, in words. `pause(seconds)` waits, and raises when all is stopped.
+    Returns what could not be put there, in words. `pause(seconds)` waits, and raises `Cancelled` when all is stopped.
+    Errors: `labs.LabError`.
     """
     cluster = Cluster(platform, spec.bucket.region)
 
@@ -104,6 +111,12 @@ def hand_out(
                     seed_data(lesson, Bucket(cluster, seat.namespace, seat.bucket))
                 except UNANSWERED as error:
                     wrong.append(f"{student.id}, {lesson.name}: {seat.clean(str(error))}")
+                except (Cancelled, Failure):
+                    raise
+                except Exception as error:
+                    # What one student made of their seat must not keep the labs from the others.
+                    broke = f"putting it there broke off ({error.__class__.__name__}: {error})"
+                    wrong.append(f"{student.id}, {lesson.name}: {seat.clean(broke)}")
         finally:
             session.close()
         tell(student.id)

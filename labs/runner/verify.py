@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -218,6 +218,7 @@ class _EachStudent:
             facts = unseen(self.spec, self.platform, lesson, student)
         else:
             place = seat_of(self.spec, self.platform, lesson, student, session, password)
+            place = replace(place, bucket_secret=self.cluster.bucket_secret(place.namespace))
             facts = Rehearsal(
                 lab=lesson,
                 seat=place,

@@ -151,12 +151,13 @@ class _Watched:
     password: SecretStr | None
 
     _session: GatewaySession | None = None
+    _bucket_secret: SecretStr | None = None
     _rehearsed: set[str] | None = None
     _left: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
 
     def look(self, language: labs.Language) -> list[LabResult]:
         """Every lab once. Nothing is raised: what cannot be looked at is a gap."""
-        return [self._result(lesson, self._facts(lesson, language)) for lesson in self.lessons]
+        return [self._result(lesson, self._guarded(lesson, language)) for lesson in self.lessons]
 
     def close(self) -> None:
         """Give the connections back."""
@@ -174,6 +175,17 @@ class _Watched:
             steps=judged(lesson, facts),
             facts=facts,
         )
+
+    def _guarded(self, lesson: labs.Lab, language: labs.Language) -> seen.Facts:
+        # What one student made of their seat must not end the teacher's view of all the others.
+        try:
+            return self._facts(lesson, language)
+        except Exception as error:
+            broke = f"looking at it broke off ({error.__class__.__name__}: {error})"
+            if self.password is not None:
+                broke = self._seat(lesson, self.password).clean(broke)
+            blank = unseen(self.spec, self.platform, lesson, self.student)
+            return blank.model_copy(update={"gaps": dict.fromkeys(blank.gaps, broke)})
 
     def _facts(self, lesson: labs.Lab, language: labs.Language) -> seen.Facts:
         if self.password is None:
@@ -202,7 +214,9 @@ class _Watched:
     def _seat(self, lesson: labs.Lab, password: SecretStr) -> Seat:
         if self._session is None:
             self._session = GatewaySession(self.platform.url, self.platform.ca_file, self.student.email, password)
-        return seat_of(self.spec, self.platform, lesson, self.student, self._session, password)
+        place = seat_of(self.spec, self.platform, lesson, self.student, self._session, password)
+        self._bucket_secret = self._bucket_secret or self.cluster.bucket_secret(place.namespace)
+        return replace(place, bucket_secret=self._bucket_secret)
 
     def _log_in(self, place: Seat) -> seen.LoginFacts:
         """Once; the session renews itself."""
@@ -231,7 +245,7 @@ class _Watched:
             "seed": seen.SeedFacts(state=own.state, seconds=0.0, path=lesson.file_name, detail=place.clean(own.drift)),
             "cells": executed(lesson, own.notebook, place.clean),
             "files": tuple(
-                seen.FileFacts(path=name, text=text and place.clean(text[:FILE_CHARACTERS]))
+                seen.FileFacts(path=name, text=text and place.clean(text)[:FILE_CHARACTERS])
                 for name, text in texts.items()
             ),
         }

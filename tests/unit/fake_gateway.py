@@ -94,6 +94,13 @@ class Forget(Answering):
             made.clear()
 
 
+class ForgetVersions(Answering):
+    """The versions of all pipelines, as a student may delete them."""
+
+    def prepare(self) -> None:
+        VERSIONS.clear()
+
+
 class Restart(Answering):
     """The whole server starts anew, and every kernel ends, as when its pod is replaced."""
 
@@ -241,6 +248,7 @@ def _load_jupyter_server_extension(server: Any) -> None:
             ("/dex/auth/local/login", Login),
             ("/landing", Landing),
             ("/forget", Forget),
+            ("/forget-versions", ForgetVersions),
             ("/restart", Restart),
             ("/pipeline/apis/v2beta1/(.*)", Api),
         ],

@@ -50,7 +50,7 @@ def test_a_students_bucket_is_looked_into_where_it_lies(
 def test_a_notebook_tries_the_others_buckets_where_they_lie(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, region: str | None, asked: str
 ) -> None:
-    seat = Seat(student="alice", email="a@example.org", namespace="demo-alice", bucket="demo-alice", notebook="n")
+    seat = Seat(student="alice", email="a@example.org", namespace="demo-alice", bucket="demo-alice", notebooks=("n",))
     student = AtWork(seat, _with(platform, AWS), NOBODY, None, BucketSpec(region=region))
     ran: list[str] = []
 
@@ -61,6 +61,20 @@ def test_a_notebook_tries_the_others_buckets_where_they_lie(
     monkeypatch.setattr(student, "_run", run)
     assert student.tried({}) == {}
     assert f"'https://s3.{asked}.amazonaws.com', '{asked}'" in ran[0]
+
+
+def test_the_secret_of_a_students_key_is_told_where_it_can_be_read(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Cluster(platform).bucket_secret("demo-alice")
+    assert found
+    assert found.get_secret_value() == "s"
+
+    def none(*_: object) -> None:
+        raise cluster.ClusterUnreachable("there is no Secret")
+
+    monkeypatch.setattr(cluster, "secret", none)
+    assert Cluster(platform).bucket_secret("demo-alice") is None
 
 
 def test_a_node_that_has_only_just_come_counts_no_cores(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,7 @@ class Platform:
     there: list[dict[str, Any]] = field(default_factory=lambda: [POD_SEEN, DRIVER])
     keys: list[tuple[str, int]] = field(default_factory=lambda: [(LOG_KEY, 30_000), ("artifacts/other-run/x", 1)])
     printed: str = "loaded\n"
+    stored: str = "from the bucket"
     asked: list[str] = field(default_factory=list)
 
     def _ask(self, source: str, what: str) -> None:
@@ -126,7 +127,7 @@ class Platform:
 
     def tails(self, _: str, __: str, objects: dict[str, int], most_bytes: int) -> dict[str, str]:
         self._ask("bucket", f"the end of {len(objects)} objects")
-        return {key: "from the bucket" for key in objects if most_bytes == LOG_BYTES}
+        return dict.fromkeys(objects, self.stored[-most_bytes:])
 
     def metadata(self, *_: str) -> "Metadata":
         return Metadata(self)
@@ -270,6 +271,26 @@ def test_of_a_long_log_the_end_is_kept_and_secrets_are_taken_out() -> None:
     log = left(Platform(printed=f"{'.' * 2 * LOG_BYTES}correct horse\nlast words"))["runs"][0].tasks[0].log
     assert log.endswith("•••\nlast words")
     assert len(log) <= LOG_BYTES
+
+
+@pytest.mark.parametrize("where", ["pod", "bucket"])
+def test_no_end_of_a_secret_is_left_where_a_log_is_cut(where: str) -> None:
+    # Eight characters of "correct horse" lie within the end that is kept.
+    log = f"{'.' * LOG_BYTES}correct horse{'.' * (LOG_BYTES - 8)}"
+    platform = Platform(printed=log) if where == "pod" else Platform(there=[], stored=log)
+    add = left(platform)["runs"][0].tasks[0]
+    assert (add.log_from, "horse" in add.log) == (where, False)
+    assert len(add.log) <= LOG_BYTES
+
+
+def test_no_beginning_of_a_secret_is_left_where_a_pods_values_are_cut() -> None:
+    main = {**POD_SEEN["spec"]["containers"][0]}
+    main["env"] = [{"name": "ARGO_TEMPLATE", "value": f"{'.' * 92}correct horse"}]
+    main["args"] = [f"{'.' * 1_492}correct horse"]
+    pod = {**POD_SEEN, "spec": {**POD_SEEN["spec"], "containers": [main]}}
+    seen = left(Platform(there=[pod]))["runs"][0].tasks[0].seen_pod
+    assert "correct" not in seen.manifest
+    assert "•••" in seen.manifest
 
 
 def test_pods_that_were_seen_before_they_went_are_remembered() -> None:

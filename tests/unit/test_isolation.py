@@ -7,16 +7,24 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs.runner.isolation import asks, outsiders, probe, report
+from infra.spec import BucketSpec, ClassSpec, Platform
+from labs.kubeflow_login import WrongPasswordError
+from labs.runner.clients.jupyter import Execution
+from labs.runner.isolation import asks, outsiders, probe, prove, report
 from labs.runner.isolation.asks import Seat
 from labs.runner.isolation.doors import DOORS, PLATFORM, Kind, Outcome, Result, Try, judged, outcome
 from labs.runner.isolation.prove import ALL_PAIRS_UP_TO, pairs_of
@@ -61,6 +69,11 @@ from labs.runner.isolation.prove import ALL_PAIRS_UP_TO, pairs_of
         ("bucket", "AccessDenied", "out"),
         ("bucket", "NoSuchKey", "unknown"),
         ("bucket", "no answer (EndpointConnectionError)", "unknown"),
+        ("key", "InvalidAccessKeyId", "out"),
+        ("key", "AccessDenied", "in"),  # told to a key that is known still
+        ("key", "NoSuchBucket", "in"),
+        ("key", "done", "in"),
+        ("key", "SignatureDoesNotMatch", "unknown"),
     ],
 )
 def test_an_answer_says_in_out_or_nothing(kind: Kind, answer: str, means: Outcome) -> None:
@@ -74,7 +87,7 @@ def a_try(door: str, actor: str, target: str, answer: str, *, control: bool = Fa
 def verdict(
     *tries: Try, open_doors: dict[str, str] | None = None, gaps: dict[str, str] | None = None
 ) -> tuple[str, str]:
-    [cell] = judged([("k8s-list", "ann", "bob")], tries, open_doors or {}, gaps or {})
+    [cell] = judged([("k8s-list", "ann", "bob", "")], tries, open_doors or {}, gaps or {})
     return cell.verdict, cell.why
 
 
@@ -108,8 +121,44 @@ def test_a_ports_control_is_that_somebody_listens() -> None:
     cell = ("pod-database", "ann", PLATFORM)
     for listens, wanted in (("somebody listens", "refused"), ("nobody listens", "could-not-check")):
         control = a_try("pod-database", "operator", PLATFORM, listens, control=True)
-        [judgement] = judged([cell], [a_try(*cell, "timed out"), control], {}, {})
+        [judgement] = judged([(*cell, "")], [a_try(*cell, "timed out"), control], {}, {})
         assert judgement.verdict == wanted
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ("done", "InvalidAccessKeyId", "refused"),
+        ("AccessDenied", "InvalidAccessKeyId", "could-not-check"),
+        ("done", "AccessDenied", "leak"),
+        ("done", "no answer (ReadTimeoutError)", "could-not-check"),
+    ],
+)
+def test_a_deleted_key_is_refused_when_it_had_opened_its_bucket_and_is_unknown_now(
+    before: str, after: str, wanted: str
+) -> None:
+    cell = ("deleted-key", "deleted", "ann")
+    tries = [a_try(*cell, before, control=True), a_try(*cell, after)]
+    [judgement] = judged([(*cell, "")], tries, {}, {})
+    assert judgement.verdict == wanted
+
+
+def test_a_notebook_is_judged_by_its_own_tries_alone() -> None:
+    def at(notebook: str, answer: str, *, control: bool = False) -> Try:
+        actor = "bob" if control else "ann"
+        made = a_try("gateway-page", actor, "bob", answer, control=control)
+        return made.model_copy(update={"notebook": notebook})
+
+    tries = [at("cpu", "403"), at("cpu", "200", control=True), at("gpu", "403"), at("lab", "200")]
+    cells = judged([("gateway-page", "ann", "bob", name) for name in ("cpu", "gpu", "lab", "tpu")], tries, {}, {})
+
+    assert [(cell.notebook, cell.verdict) for cell in cells] == [
+        ("cpu", "refused"),
+        ("gpu", "could-not-check"),
+        ("lab", "leak"),
+        ("tpu", "could-not-check"),
+    ]
+    assert cells[-1].why == "tpu was not tried"
 
 
 @given(count=st.integers(2, 200), seed=st.integers())
@@ -130,15 +179,28 @@ def test_all_pairs_up_to_thirty_students_and_a_fair_sample_beyond(count: int, se
 
 def test_every_door_has_its_cells() -> None:
     students = ["ann", "bob", "cyd"]
-    cells = asks.expected(pairs_of(students, random.Random(1)), students)  # noqa: S311  no secret
+    notebooks = {"ann": ("cpu", "gpu"), "bob": ("cpu", "gpu"), "cyd": ("cpu",)}
+    cells = asks.expected(pairs_of(students, random.Random(1)), notebooks)  # noqa: S311  no secret
 
-    assert {door for door, _, _ in cells} == set(DOORS)
+    assert {door for door, *_ in cells} == set(DOORS)
     assert len(cells) == len(set(cells))
-    between = [(actor, target) for door, actor, target in cells if door == "kfp-logs"]
+    between = [(actor, target) for door, actor, target, _ in cells if door == "kfp-logs"]
     assert len(between) == 6
-    assert [(actor, target) for door, actor, target in cells if door == "pod-database"] == [
+    assert [(actor, target) for door, actor, target, _ in cells if door == "pod-database"] == [
         (student, PLATFORM) for student in students
     ]
+    # At every notebook of the other, and at nothing else twice.
+    assert sorted(name for door, actor, target, name in cells if (door, actor, target) == ("cookie", "bob", "bob")) == [
+        "cpu",
+        "gpu",
+    ]
+    assert {(target, name) for door, _, target, name in cells if door == "gateway-page"} == {
+        ("ann", "cpu"),
+        ("ann", "gpu"),
+        ("bob", "cpu"),
+        ("bob", "gpu"),
+        ("cyd", "cpu"),
+    }
 
 
 def a_seat(student: str) -> Seat:
@@ -147,28 +209,25 @@ def a_seat(student: str) -> Seat:
         email=f"{student}@example.org",
         namespace=f"iso-{student}",
         bucket=f"iso-{student}",
-        notebook="cpu-notebook",
-        pod_address="198.19.0.9",
+        notebooks=("cpu-notebook", "gpu-notebook"),
+        pod_addresses={"cpu-notebook": "198.19.0.9", "gpu-notebook": "198.19.0.10"},
         experiment="e",
         run="r",
         run_pod="p",
     )
 
 
-def test_every_door_between_two_is_tried(platform: object) -> None:
-    from infra.spec import Platform
-
-    assert isinstance(platform, Platform)
+def test_every_door_between_two_is_tried(platform: Platform) -> None:
     seat = a_seat("bob")
     parts = asks.Parts(
         kubeflow="kubeflow",
         node="n",
         addresses=dict.fromkeys(("ml-pipeline", "metadata", "mysql", "seaweedfs", "node"), "x"),
     )
-    tried = {call.door for call in asks.at_gateway(seat, nonce="n", pipeline={})}
-    tried |= {call.door for call in [*asks.at_log(seat), *asks.at_platform()]}
-    for kind in ("anonymous", "forged", "expired", "deleted"):
-        tried |= {call.door for call in asks.outside(seat, kind)}
+    calls = [*asks.at_gateway(seat, nonce="n", pipeline={}), *asks.at_log(seat), *asks.at_platform()]
+    calls += [call for kind in ("anonymous", "forged", "expired", "deleted") for call in asks.outside(seat, kind)]
+    assert all(call.notebook in call.path for call in calls)
+    tried = {(call.door, call.notebook) for call in calls}
     for tries in (
         asks.from_notebook(seat, platform, "n"),
         asks.at_bucket(seat, "others", "n"),
@@ -176,11 +235,14 @@ def test_every_door_between_two_is_tried(platform: object) -> None:
         asks.from_run(seat, parts),
         asks.from_run_at_platform(parts),
     ):
-        tried |= {each["id"] for each in tries}
+        tried |= {(each["id"], each.get("notebook", "")) for each in tries}
+        assert len({asks.named("bob", each) for each in tries}) == len(tries)
         assert all(asks.described(each) for each in tries)
 
     # What outsiders and the cookie's proof ask is no try of a list.
-    assert set(DOORS) - tried == {"deleted-login", "deleted-key", "cookie"}
+    wanted = {(door.id, name) for door in DOORS.values() for name in (seat.notebooks if door.each else ("",))}
+    assert {door for door, _ in wanted - tried} == {"deleted-login", "deleted-key", "cookie"}
+    assert tried <= wanted
 
 
 def test_the_probes_pipeline_can_be_read_by_kfp() -> None:
@@ -214,6 +276,244 @@ def test_a_session_is_signed_as_oauth2_proxy_signs_it() -> None:
 @given(st.text(alphabet="abcXYZ019-_|=", min_size=1, max_size=9000))
 def test_a_cut_cookie_is_put_together_again(value: str) -> None:
     assert outsiders.whole_cookie(f"a=b; {outsiders.cut_cookie(value, 's')}; _xsrf=x", "s") == value
+
+
+class _Store:
+    """An object store whose keys open their own bucket; of one that was deleted it says `afterwards`."""
+
+    leaves = ""
+
+    def __init__(self, afterwards: str) -> None:
+        self._afterwards, self.deleted = afterwards, False
+
+    def ensure(self, _: object) -> str:
+        return "a key"
+
+    def opened_with(self, _: str) -> "_Store":
+        return self
+
+    def remove(self, _: object) -> None:
+        self.deleted = True
+
+    def list_objects_v2(self, **_: object) -> None:
+        if self.deleted:
+            raise ClientError({"Error": {"Code": self._afterwards}}, "ListObjectsV2")
+
+
+class _Users:
+    """The Kubernetes API, of dex's users."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def ask(self, method: str, _path: str, _body: object = None) -> tuple[int, str]:
+        self.made = method == "POST"
+        return (201 if self.made else 200), ""
+
+    def secret(self, *_: str) -> dict[str, str]:
+        return {"cookie": "0123456789abcdef"}
+
+
+@dataclass(kw_only=True)
+class _Outside:
+    """The platform as outsiders find it; `gateway` answers a call with a cookie."""
+
+    users: _Users
+    gateway: Callable[[str, str], str]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def tried(self, platform: Platform, monkeypatch: pytest.MonkeyPatch, afterwards: str) -> outsiders.Found:
+        users, asked = self.users, self.gateway
+
+        class Session:
+            def __init__(self, *_: object) -> None: ...
+
+            def log_in(self) -> None:
+                if not users.made:
+                    raise WrongPasswordError("no such user")
+
+            def cookie_for(self, _: str) -> str:
+                return "s=old"
+
+            def close(self) -> None: ...
+
+        monkeypatch.setattr(outsiders, "GatewaySession", Session)
+        monkeypatch.setattr(outsiders, "_answered", lambda _, call, cookie: asked(call.path, cookie))
+        monkeypatch.setattr(outsiders, "_KEY_SECONDS", 0)
+        monkeypatch.setattr(outsiders.stores, "connect", lambda _: _Store(afterwards))
+        stub: Any = users
+        seats = [a_seat("ann"), a_seat("bob")]
+        return outsiders.tried(platform, stub, seats, {}, "iso", "isolation-proof-1", self.cancelled)
+
+
+def a_gateway(path: str, cookie: str) -> str:
+    """One that lets every session in where no seat is."""
+    return "200" if cookie and path.endswith("healthz") else "302"
+
+
+def of_the_deleted(found: outsiders.Found) -> dict[str, str]:
+    """The verdicts on the deleted student, by door, where the owners came in."""
+    controls = [
+        each.model_copy(update={"answer": "200", "control": True})
+        for each in found.tries
+        if each.door in ("deleted-page", "deleted-kfp")
+    ]
+    expected = [
+        cell
+        for cell in asks.expected(
+            [], {"ann": ("cpu-notebook", "gpu-notebook"), "bob": ("cpu-notebook", "gpu-notebook")}
+        )
+        if cell[0].startswith("deleted")
+    ]
+    cells = judged(expected, [*found.tries, *controls], {}, found.gaps)
+    verdicts = {
+        door: {cell.verdict for cell in cells if cell.door == door} for door in dict.fromkeys(c[0] for c in expected)
+    }
+    assert all(len(each) == 1 for each in verdicts.values())
+    return {door: each.pop() for door, each in verdicts.items()}
+
+
+def test_a_deleted_student_who_came_in_before_is_refused_everywhere(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _Outside(users=_Users(), gateway=a_gateway).tried(platform, monkeypatch, "InvalidAccessKeyId")
+    assert set(of_the_deleted(found).values()) == {"refused"}
+    assert found.left == []
+
+
+def test_a_key_that_outlives_its_student_is_a_leak(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _Outside(users=_Users(), gateway=a_gateway).tried(platform, monkeypatch, "AccessDenied")
+    assert of_the_deleted(found) == {
+        "deleted-login": "refused",
+        "deleted-page": "refused",
+        "deleted-kfp": "refused",
+        "deleted-key": "leak",
+    }
+
+
+@pytest.mark.parametrize("healthz", [("302", "302"), ("200", "200")])
+def test_a_session_that_opened_nothing_of_its_own_before_proves_nothing_when_it_is_refused(
+    healthz: tuple[str, str], platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gateway(path: str, cookie: str) -> str:
+        return healthz[not cookie] if path.endswith("healthz") else "302"
+
+    users = _Users()
+    found = _Outside(users=users, gateway=gateway).tried(platform, monkeypatch, "InvalidAccessKeyId")
+    assert of_the_deleted(found) == {
+        "deleted-login": "could-not-check",
+        "deleted-page": "could-not-check",
+        "deleted-kfp": "could-not-check",
+        "deleted-key": "refused",
+    }
+    assert "opened nothing before" in found.gaps["deleted"]
+    assert not users.made
+
+
+def test_outsiders_who_are_stopped_take_back_what_they_made_and_ask_nothing_more(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, asked = _Users(), list[str]()
+    outside = _Outside(users=users, gateway=lambda path, cookie: asked.append(path) or a_gateway(path, cookie))
+
+    def made_and_stopped(method: str, _path: str, _body: object = None) -> tuple[int, str]:
+        outside.cancelled.set()
+        users.made = method == "POST"
+        return (201 if users.made else 200), ""
+
+    monkeypatch.setattr(users, "ask", made_and_stopped)
+    found = outside.tried(platform, monkeypatch, "InvalidAccessKeyId")
+
+    assert not users.made
+    assert [path for path in asked[-2:] if not path.endswith("healthz")] == []
+    assert not [each for each in found.tries if each.door == "deleted-key"]
+
+
+# -- the proof -------------------------------------------------------------------------------------------------------
+
+
+def test_after_ctrl_c_the_outsiders_are_told_and_waited_for(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, done = threading.Event(), list[str]()
+
+    class Stopped(prove._Proof):
+        def _operator(self) -> None: ...
+
+        def _await_runs(self) -> None: ...
+
+        def _each(self, what: str, *_: object, **__: object) -> None:
+            done.append(what)
+            if what.startswith("tries"):
+                raise KeyboardInterrupt
+
+        def _outsiders(self) -> None:
+            assert cancelled.wait(10)
+            time.sleep(0.2)
+            done.append("the outsiders took everything back")
+
+    monkeypatch.setattr(prove, "Cluster", lambda *_: None)
+    proof = Stopped(demo, platform, {}, lambda _: None, cancelled, 1)
+    with pytest.raises(KeyboardInterrupt):
+        proof.tries()
+    assert done[-2:] == ["takes everything back", "the outsiders took everything back"]
+
+
+def test_a_cookie_is_looked_for_by_the_gateways_name_in_the_memory_of_each_notebook_server(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, str]] = []
+
+    class Server:
+        def __init__(self, _session: object, base: str) -> None:
+            self._base = base
+
+        def wait(self, **_: object) -> None: ...
+
+        @contextmanager
+        def kernel(self, _: str) -> Iterator["Server"]:
+            yield self
+
+        def execute(self, source: str, **_: object) -> Execution:
+            ran.append((self._base, source))
+            output = {"output_type": "stream", "name": "stdout", "text": '{"found": 1, "beside": 1}'}
+            return Execution(state="ok", seconds=0, outputs=[output])
+
+    gateway = platform.gateway.model_copy(update={"session_cookie": "authservice_session"})
+    stub: Any = None
+    monkeypatch.setattr(prove, "NotebookServer", Server)
+    at = platform.model_copy(update={"gateway": gateway})
+    student = prove.AtWork(a_seat("ann"), at, stub, None, BucketSpec())
+    first: Any = Server(None, "/notebook/iso-ann/cpu-notebook")
+    student.kernel, student._heard = first, time.monotonic()
+    monkeypatch.setattr(student.session, "call", lambda *_: None)
+
+    for name in student.seat.notebooks:
+        assert student.cookie(name) == ("1 times, with it", "1 times, with it")
+    assert [base for base, _ in ran] == ["/notebook/iso-ann/cpu-notebook", "/notebook/iso-ann/gpu-notebook"]
+    for _, source in ran:
+        assert "noisses_ecivreshtua" in source
+        # The server passes the question on: it must not hold what is looked for.
+        assert "authservice_session" not in source
+
+
+def test_pairs_are_drawn_anew_unless_by_a_seed_that_is_told(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    students = [{"id": f"s{n}", "email": f"s{n}@example.org"} for n in range(40)]
+    spec = ClassSpec.model_validate({"name": "big", "students": students, "notebooks": [{"name": "cpu-notebook"}]})
+    monkeypatch.setattr(prove, "Cluster", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(prove._Proof, "tries", lambda _: [])
+
+    def proven(seed: int | None = None) -> Result:
+        return prove.prove(spec, platform, {}, tmp_path, lambda _: None, threading.Event(), seed)
+
+    def pairs(result: Result) -> set[tuple[str, str]]:
+        return {(cell.actor, cell.target) for cell in result.cells if cell.door == "kfp-list"}
+
+    once, again = proven(), proven()
+    assert pairs(once) != pairs(again)
+    assert pairs(proven(once.seed)) == pairs(once)
 
 
 # -- the probe -------------------------------------------------------------------------------------------------------
@@ -282,17 +582,19 @@ def test_a_header_of_any_length_is_written_as_hpack_has_it(size: int) -> None:
     assert (length, written[at:]) == (size, b"x" * size)
 
 
-@pytest.mark.parametrize("session", ["_oauth2_proxy_kubeflow=s3cret; ", "theme=dark; "])
-def test_a_session_cookie_in_the_servers_memory_is_seen_beside_the_marked_one_alone(session: str) -> None:
+@pytest.mark.parametrize("name", ["oauth2_proxy_kubeflow", "authservice_session"])
+@pytest.mark.parametrize("reaches", [True, False])
+def test_a_session_cookie_in_the_servers_memory_is_seen_beside_the_marked_one_alone(name: str, reaches: bool) -> None:
     # The child asks for the memory of this process, as a kernel does for its server's.
-    marker = secrets.token_hex(12)
-    held = f"Cookie: {session}isolation-marker={marker}\r\nCookie: _oauth2_proxy_kubeflow=another\r\n".encode()
-    look = "import sys; from labs.runner.isolation import probe; print(probe.cookies_seen(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", look, marker[::-1]], capture_output=True, text=True, check=True)
+    marker, session = secrets.token_hex(12), f"{name}=s3cret; " if reaches else "theme=dark; "
+    held = f"Cookie: {session}isolation-marker={marker}\r\nCookie: {name}=another\r\n".encode()
+    look = "import sys; from labs.runner.isolation import probe; print(probe.cookies_seen(*sys.argv[1:]))"
+    command = [sys.executable, "-c", look, marker[::-1], name[::-1]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     del held  # until here the child could find it
     seen = json.loads(done.stdout)
     assert seen["found"] >= 1
-    assert (seen["beside"] >= 1) == session.startswith("_oauth2_proxy_kubeflow")
+    assert (seen["beside"] >= 1) == reaches
 
 
 def test_a_probe_in_a_run_answers_its_plan_once_it_is_there_and_goes(
@@ -329,7 +631,7 @@ def test_a_probe_in_a_run_answers_its_plan_once_it_is_there_and_goes(
 def a_result(*verdicts: tuple[str, str, str, str]) -> Result:
     """One cell for each (door, actor, target, answer); the owner is let in at all of them."""
     cells = judged(
-        [each[:3] for each in verdicts],
+        [(*each[:3], "") for each in verdicts],
         [
             *(a_try(*each) for each in verdicts),
             *(a_try(door, target, target, "200", control=True) for door, _, target, _ in verdicts),

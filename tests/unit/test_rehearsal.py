@@ -11,17 +11,21 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 from pydantic import SecretStr
 
-from infra.spec import Student
+from infra.spec import ClassSpec, Platform, Student
+from infra.steps import Cancelled
 from labs.runner import lab as labs
 from labs.runner import runs
+from labs.runner import seed as seeding
+from labs.runner.cells import FILE_CHARACTERS
 from labs.runner.clients.mlmd import Artifact, Event, Execution
 from labs.runner.clients.pipelines import Pipelines
 from labs.runner.clients.session import GatewaySession
@@ -29,10 +33,11 @@ from labs.runner.facts import Facts
 from labs.runner.leftovers import now
 from labs.runner.rehearsal import Rehearsal, Seat
 from labs.runner.result import judged
-from labs.runner.seed import seed_data
+from labs.runner.seed import compared, seed_data
 from tests.unit.fake_gateway import LATER_SESSION, SESSION
 
 PASSWORD = "correct horse battery staple"
+BUCKET_SECRET = "wJalrXUtnFEMI-K7MDENG"
 NAMESPACE = "demo-alice"
 EDITED = "return a - b  # my own idea"
 LAB = labs.load("simple_pipeline")
@@ -121,6 +126,9 @@ class NoCluster:
 
     def tails(self, *_: object) -> dict[str, str]:
         return {}
+
+    def bucket_secret(self, _: str) -> SecretStr:
+        return SecretStr(BUCKET_SECRET)
 
     def close(self) -> None:
         return None
@@ -625,6 +633,53 @@ def test_what_a_runs_pod_waits_for_is_told(made: Place, small: labs.Lab) -> None
         rehearsed.run()
     rehearsed.seat.session.close()
     assert any("pod add-pod: ImagePullBackOff no such image" in said for said in made.said)
+
+
+def test_a_secret_that_the_cut_of_a_file_goes_through_leaves_nothing(made: Place) -> None:
+    rehearsal = made.rehearsal()
+    whole = f"{'.' * (FILE_CHARACTERS - 8)}{PASSWORD}"
+    record: Any = SimpleNamespace(folder="rehearsal", server=SimpleNamespace(read_text=lambda _: whole))
+    rehearsal._look_at(record, "math_pipeline.yaml")
+    assert rehearsal._files[0].text == f"{'.' * (FILE_CHARACTERS - 8)}•••"
+
+
+def test_the_students_key_to_the_bucket_is_a_secret_too(made: Place) -> None:
+    seat = replace(made.rehearsal().seat, bucket_secret=SecretStr(BUCKET_SECRET))
+    assert seat.clean(f"it is {BUCKET_SECRET}, said {PASSWORD}") == "it is •••, said •••"
+
+
+@pytest.mark.parametrize("content", [None, "text", {"cells": None}, {"cells": [{}]}, {"cells": [{"source": "a = 1"}]}])
+def test_what_is_no_whole_notebook_any_more_is_the_students_and_is_told(content: Any) -> None:
+    ours = {"cells": [{"cell_type": "code", "source": "a = 1", "metadata": {}}]}
+    seeded = compared({"type": "notebook", "content": content}, ours)
+    assert (seeded.state, seeded.notebook) == ("edited", ours)
+    assert "no whole notebook" in seeded.drift
+
+
+def test_a_student_whose_notebook_breaks_the_hand_out_keeps_the_labs_from_nobody(
+    demo: ClassSpec, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+
+    def seed(server: Any, *_: object) -> None:
+        if "alice" in server.base:
+            raise ValueError("no notebook")
+
+    monkeypatch.setattr(seeding, "Cluster", lambda *_: NoCluster())
+    monkeypatch.setattr(seeding.NotebookServer, "wait", lambda *_, **__: None)
+    monkeypatch.setattr(seeding, "seed", seed)
+    monkeypatch.setattr(seeding, "seed_data", lambda *_: [])
+    passwords = {student.id: SecretStr(PASSWORD) for student in demo.students}
+    wrong = seeding.hand_out(demo, platform, passwords, [LAB], handed.append, lambda _: None)
+    assert wrong == ["alice, simple_pipeline: putting it there broke off (ValueError: no notebook)"]
+    assert sorted(handed) == sorted(passwords)
+
+    def stopped(*_: object) -> None:
+        raise Cancelled("stopped")
+
+    monkeypatch.setattr(seeding, "seed", stopped)
+    with pytest.raises(Cancelled):
+        seeding.hand_out(demo, platform, passwords, [LAB], handed.append, lambda _: None)
 
 
 def test_a_labs_data_is_put_into_the_bucket_once_and_what_else_lies_there_is_left_alone(

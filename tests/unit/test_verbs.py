@@ -322,7 +322,7 @@ def test_a_second_rehearsal_of_a_class_is_refused_while_the_first_is_at_work(
         seen.append(ended(capsys, "verify", str(CLASS_FILE)))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice"))
         seen.append(ended(capsys, "add", str(CLASS_FILE), "alice", "--no-rehearsal"))
-        # It ends what rehearsals make of its own name, and a second one's things.
+        # Two proofs would take away each other's runs, and a proof beside a rehearsal has it wait for its places.
         seen.append(ended(capsys, "isolation", str(CLASS_FILE)))
         return rehearsed(demo, platform, "simple_pipeline", "pass")
 

@@ -1,6 +1,7 @@
 """During the class: where a student stands is read from what they stored and started, and nothing of theirs changes."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from pydantic import SecretStr
 
 from infra.spec import ClassSpec, Platform
 from labs.runner import watch as watching
+from labs.runner.cells import FILE_CHARACTERS
 from labs.runner.facts import CellFacts, Facts, FileFacts, LoginFacts
 from labs.runner.result import LabResult, judged
 from labs.runner.watch import Standing, executed, stands_at, watch, youngest_runs
-from tests.unit.test_rehearsal import LAB, PASSWORD, STARTS, NoCluster, Place, place
+from tests.unit.test_rehearsal import BUCKET_SECRET, LAB, PASSWORD, STARTS, NoCluster, Place, place
 
 
 def cell(tag: str, count: int | None, *outputs: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +123,38 @@ def test_an_error_is_where_a_student_is_stuck_and_a_kept_rehearsal_is_not_the_st
     [[standing]], result = klass.look(tmp_path)
     assert (standing.step, standing.state, standing.why) == ("1-8", "fail", "NameError: no dsl")
     assert result.labs[0].facts.runs == ()
+
+
+def test_what_one_student_broke_is_a_gap_of_theirs_and_ends_nobodys_watch(
+    klass: Class, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object) -> None:
+        raise KeyError(f"{PASSWORD} and {BUCKET_SECRET}")
+
+    monkeypatch.setattr(watching, "youngest_runs", break_off)
+    [[standing]], result = klass.look(tmp_path)
+    assert standing.state == "could-not-check"
+    gaps = result.labs[0].facts.gaps
+    assert set(gaps) == {"server", "api", "mlmd", "kubernetes", "bucket"}
+    assert set(gaps.values()) == {"looking at it broke off (KeyError: '••• and •••')"}
+
+
+def test_a_pipeline_whose_version_a_student_deleted_is_told(klass: Class, tmp_path: Path) -> None:
+    klass.place.rehearse(keep=True)
+    # To the stand-in what is in no record is the student's.
+    shutil.rmtree(klass.place.workspace / "rehearsal")
+    requests.get(f"{klass.place.url}/forget-versions", timeout=10)
+    _, result = klass.look(tmp_path)
+    assert "has no version any more" in result.labs[0].facts.gaps["api"]
+
+
+def test_a_secret_that_the_cut_of_a_file_goes_through_leaves_nothing(klass: Class, tmp_path: Path) -> None:
+    klass.place.rehearse(lab=LAB.until("1-4") or LAB)
+    secrets = f"{'.' * (FILE_CHARACTERS - 8)}{BUCKET_SECRET}"
+    (klass.place.workspace / "math_pipeline.yaml").write_text(secrets)
+    _, result = klass.look(tmp_path)
+    [text] = [file.text for file in result.labs[0].facts.files if file.path == "math_pipeline.yaml"]
+    assert text == f"{'.' * (FILE_CHARACTERS - 8)}•••"
 
 
 def test_what_lies_before_something_done_was_done_though_it_is_not_stored_yet() -> None:

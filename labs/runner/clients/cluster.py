@@ -7,6 +7,7 @@ from typing import Any
 
 import botocore.exceptions
 from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]  # the client ships no types
+from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from infra import cluster
@@ -135,12 +136,23 @@ class Cluster:
         """Give the connections back."""
         self._api.close()
 
+    def bucket_secret(self, namespace: str) -> SecretStr | None:
+        """The secret part of the key of the student of that namespace, to be kept out of texts; None when it cannot be
+        read."""
+        try:
+            return SecretStr(self._key(namespace).secret_key)
+        except cluster.ClusterUnreachable:
+            return None
+
+    def _key(self, namespace: str) -> Key:
+        held = cluster.secret(self._api, namespace, _BUCKET_KEY)
+        return Key(access_key=held.get("accesskey", ""), secret_key=held.get("secretkey", ""))
+
     def store(self, namespace: str) -> Any:
         """A client of the object store with the key of the student of that namespace, which is read anew."""
         store = self._platform.object_store
         region = self._bucket_region or store.region
-        held = cluster.secret(self._api, namespace, _BUCKET_KEY)
-        key = Key(access_key=held.get("accesskey", ""), secret_key=held.get("secretkey", ""))
+        key = self._key(namespace)
         # AWS has an address for each region, the same from everywhere.
         return s3.client("s3", key, region, store.address(region) if store.kind == "aws" else store.endpoint)
 

@@ -151,10 +151,6 @@ class NotebookServer:
             self._end(str(one["id"]))
         return len(found)
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """The kernels that run, the student's own among them."""
-        return list(decoded(self._call("GET", "/api/kernels")))
-
     def kernel_state(self, kernel_id: str) -> str:
         """A kernel's state in Jupyter's words; "gone" when there is none of that id."""
         answer = self._call("GET", f"/api/kernels/{kernel_id}")

@@ -1,13 +1,12 @@
 """KFP's API as the student, through the gateway: what the SDK and the dashboard ask."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from labs.runner.clients.session import GatewaySession, decoded
+from labs.runner.clients.session import GatewaySession, NoAnswerError, decoded
 
 _API = "/pipeline/apis/v2beta1"
 # Pods' logs have no newer way.
@@ -42,17 +41,12 @@ class Pipelines:
         """The namespace's experiments."""
         return self._list("/experiments", "experiments")
 
-    def runs(self, names: set[str] | None = None, experiment_id: str = "") -> list[dict[str, Any]]:
-        """The namespace's youngest runs, at most a page of them: one call, however many runs are watched.
-
-        With `names` only runs called so, with `experiment_id` only those of that experiment.
-        """
+    def runs(self, experiment_id: str = "") -> list[dict[str, Any]]:
+        """The namespace's youngest runs, with `experiment_id` only those of that experiment, at most a page of them:
+        one call, however many runs are watched."""
         params: dict[str, str | int] = {"namespace": self._namespace, "page_size": _PAGE, "sort_by": "created_at desc"}
         if experiment_id:
             params["experiment_id"] = experiment_id
-        if names and len(names) == 1:
-            wanted = {"predicates": [{"key": "name", "operation": "EQUALS", "string_value": next(iter(names))}]}
-            params["filter"] = json.dumps(wanted)
         return list(self._get("/runs", params).get("runs", ()))
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -101,9 +95,12 @@ class Pipelines:
         return str(decoded(answer)["pipeline_id"])
 
     def first_version(self, pipeline_id: str) -> str:
-        """The id of the version that a pipeline's upload made."""
+        """The id of the version that a pipeline's upload made. Errors: `NoAnswerError` when there is none any more."""
         page = self._get(f"/pipelines/{pipeline_id}/versions", {"page_size": 1, "sort_by": "created_at asc"})
-        return str(page["pipeline_versions"][0]["pipeline_version_id"])
+        versions = page.get("pipeline_versions")
+        if not versions:
+            raise NoAnswerError(f"the pipeline {pipeline_id} has no version any more; it has to be uploaded again")
+        return str(versions[0]["pipeline_version_id"])
 
     def start(
         self,

@@ -1,16 +1,17 @@
 """What is asked at which door: the tries of one student at another's seat, as the probe or the gateway takes them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infra.spec import Platform
-from labs.runner.isolation.doors import DOORS, PLATFORM
+from labs.runner.isolation.doors import DOORS, PLATFORM, Where
 
 _NOTEBOOK_PORT: Final = 8888
 _KUBERNETES: Final = "https://kubernetes.default.svc"
 _RUNS, _EXPERIMENTS, _PIPELINES = (f"/pipeline/apis/v2beta1/{each}" for each in ("runs", "experiments", "pipelines"))
+_HEALTH: Final = "/pipeline/apis/v2beta1/healthz"
 _LOGS = "/pipeline/apis/v1alpha1/runs/{run}/nodes/{pod}/log"
 TASKS: Final = "/apis/v1alpha1/tasks"
 _CONTEXT = "/ml_metadata.MetadataStoreService/GetContextByTypeAndName"
@@ -19,22 +20,24 @@ _LIST_TASKS, _LIST_RUNS = "/api.TaskService/ListTasksV1", "/kubeflow.pipelines.b
 
 @dataclass(kw_only=True)
 class Seat:
-    """One seat as it is known while the proof runs. Empty fields are not known, and what needs them is not tried."""
+    """One seat as it is known while the proof runs. Empty fields are not known, and what needs them is not tried.
+
+    `pod_addresses` are by notebook; its own tries come from the first of `notebooks`.
+    """
 
     student: str
     email: str
     namespace: str
     bucket: str
-    notebook: str
-    pod_address: str = ""
+    notebooks: tuple[str, ...]
+    pod_addresses: dict[str, str] = field(default_factory=dict[str, str])
     experiment: str = ""
     run: str = ""
     run_pod: str = ""
 
-    @property
-    def page(self) -> str:
-        """The notebook's path, at the gateway and at its server."""
-        return f"/notebook/{self.namespace}/{self.notebook}"
+    def page(self, notebook: str) -> str:
+        """A notebook's path, at the gateway and at its server."""
+        return f"/notebook/{self.namespace}/{notebook}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class Call:
     body: Any = None
     websocket: bool = False
     holds: str = ""
+    notebook: str = ""
 
     @property
     def asked(self) -> str:
@@ -82,10 +86,8 @@ def at_gateway(target: Seat, *, nonce: str, pipeline: Mapping[str, Any]) -> list
     """The calls at the gateway and at KFP's API behind it that reach for a seat."""
     space = {"namespace": target.namespace}
     listing = {**space, "page_size": "1"}
-    calls = [
-        Call(door="gateway-page", method="GET", path=f"{target.page}/lab"),
-        Call(door="gateway-rest", method="GET", path=f"{target.page}/api/contents", params={"content": "0"}),
-        Call(door="gateway-websocket", method="GET", path=f"{target.page}/api/events/subscribe", websocket=True),
+    calls = [call for notebook in target.notebooks for call in _at_notebook(target, notebook)]
+    calls += [
         Call(door="kfp-list", method="GET", path=_RUNS, params=listing),
         Call(door="kfp-pipelines", method="GET", path=_PIPELINES, params=listing),
         Call(door="kfp-forged", method="GET", path=_RUNS, params=listing, headers=forged(target.email)),
@@ -97,6 +99,15 @@ def at_gateway(target: Seat, *, nonce: str, pipeline: Mapping[str, Any]) -> list
     if target.run:
         calls.append(Call(door="kfp-get", method="GET", path=f"{_RUNS}/{target.run}"))
     return calls
+
+
+def _at_notebook(target: Seat, name: str) -> list[Call]:
+    page, events = target.page(name), f"{target.page(name)}/api/events/subscribe"
+    return [
+        Call(door="gateway-page", method="GET", path=f"{page}/lab", notebook=name),
+        Call(door="gateway-rest", method="GET", path=f"{page}/api/contents", params={"content": "0"}, notebook=name),
+        Call(door="gateway-websocket", method="GET", path=events, websocket=True, notebook=name),
+    ]
 
 
 def at_log(target: Seat) -> list[Call]:
@@ -112,11 +123,20 @@ def at_platform() -> list[Call]:
     return [Call(door="kfp-tasks", method="GET", path=f"/pipeline{TASKS}", params={"page_size": "1"})]
 
 
+def with_any_session() -> Call:
+    """The call at the gateway that is open to everybody with a session, and to nobody else."""
+    return Call(door="", method="GET", path=_HEALTH)
+
+
 def outside(target: Seat, kind: str) -> list[Call]:
     """The calls of one without a right to a seat: anonymous, forged, expired or deleted."""
     headers = forged(target.email) if kind == "forged" else {}
+    pages = [
+        Call(door=f"{kind}-page", method="GET", path=f"{target.page(name)}/lab", headers=headers, notebook=name)
+        for name in target.notebooks
+    ]
     return [
-        Call(door=f"{kind}-page", method="GET", path=f"{target.page}/lab", headers=headers),
+        *pages,
         Call(
             door=f"{kind}-kfp",
             method="GET",
@@ -128,9 +148,9 @@ def outside(target: Seat, kind: str) -> list[Call]:
 
 
 def from_notebook(target: Seat, platform: Platform, nonce: str) -> list[dict[str, Any]]:
-    """What a kernel tries at a seat: the Kubernetes API, its notebook server, and KFP in its name."""
+    """What a kernel tries at a seat: the Kubernetes API, its notebook servers, and KFP in its name."""
     core = f"{_KUBERNETES}/api/v1/namespaces/{target.namespace}"
-    pod = f"{core}/pods/{target.notebook}-0"
+    pod = f"{core}/pods/{target.notebooks[0]}-0"
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": nonce}}
     kfp = f"http://ml-pipeline.{platform.kubeflow_namespace}:8888"
     tries = [
@@ -146,15 +166,16 @@ def from_notebook(target: Seat, platform: Platform, nonce: str) -> list[dict[str
             "body": json.dumps(config_map),
             "headers": {"Content-Type": "application/json"},
         },
-        _web("pod-service", f"http://{target.notebook}.{target.namespace}:80{target.page}/api"),
+        *(
+            _web("pod-service", f"http://{name}.{target.namespace}:80{target.page(name)}/api", name)
+            for name in target.notebooks
+        ),
         {
             **_web("pod-kfp", f"{kfp}/apis/v2beta1/runs?namespace={target.namespace}"),
             "headers": {"kubeflow-userid": target.email},
         },
     ]
-    if target.pod_address:
-        tries.append(_web("pod-notebook", f"http://{target.pod_address}:{_NOTEBOOK_PORT}{target.page}/api"))
-    return tries
+    return tries + _at_pods("pod-notebook", target)
 
 
 def at_bucket(target: Seat, round_: str, nonce: str) -> list[dict[str, Any]]:
@@ -209,7 +230,7 @@ WIRES: Final = {
 
 
 def from_run(target: Seat, parts: Parts) -> list[dict[str, Any]]:
-    """What a pod of a run tries at a seat: its records, its cached tasks, its runs, its notebook server."""
+    """What a pod of a run tries at a seat: its records, its cached tasks, its runs, its notebook servers."""
     where = {"kind": "grpc", "host": f"metadata-grpc-service.{parts.kubeflow}", "port": 8080}
     kfp = {"kind": "grpc", "host": f"ml-pipeline.{parts.kubeflow}", "port": 8887}
     context = _field(1, "system.PipelineRun") + _field(2, target.run)
@@ -232,9 +253,7 @@ def from_run(target: Seat, parts: Parts) -> list[dict[str, Any]]:
     ]
     if target.run:
         tries.append({**where, "id": "run-mlmd", "path": _CONTEXT, "message": context.hex(), "holds": target.run})
-    if target.pod_address:
-        tries.append(_web("run-notebook", f"http://{target.pod_address}:{_NOTEBOOK_PORT}{target.page}/api"))
-    return tries
+    return tries + _at_pods("run-notebook", target)
 
 
 def from_run_at_platform(parts: Parts) -> list[dict[str, Any]]:
@@ -261,9 +280,14 @@ def described(each: Mapping[str, Any]) -> str:
             return f"{each['does']} {each['Bucket']} with the own key"
 
 
-def expected(pairs: list[tuple[str, str]], students: list[str]) -> list[tuple[str, str, str]]:
-    """Every cell that there is: (door, actor, target)."""
-    cells: list[tuple[str, str, str]] = []
+def named(target: str, each: Mapping[str, Any]) -> str:
+    """What a try at a target is called where the answers of several come together."""
+    return f"{target} {each['id']} {each.get('notebook', '')}"
+
+
+def expected(pairs: list[tuple[str, str]], notebooks: Mapping[str, Sequence[str]]) -> list[Where]:
+    """Every cell that there is; `notebooks` are those of every student."""
+    students, cells = list(notebooks), list[tuple[str, str, str]]()
     for door in DOORS.values():
         who = door.id.partition("-")[0]
         if door.id == "deleted-login":
@@ -276,7 +300,7 @@ def expected(pairs: list[tuple[str, str]], students: list[str]) -> list[tuple[st
             cells += [(door.id, actor, PLATFORM) for actor in students]
         else:
             cells += [(door.id, actor, target) for actor, target in pairs]
-    return cells
+    return [(*cell, name) for cell in cells for name in (notebooks[cell[2]] if DOORS[cell[0]].each else ("",))]
 
 
 def probe_pipeline(source: str, image: str, plan: str) -> dict[str, Any]:
@@ -302,8 +326,15 @@ def _account(door: str, url: str) -> dict[str, Any]:
     return {"id": door, "kind": "http", "url": url, "account": True}
 
 
-def _web(door: str, url: str) -> dict[str, Any]:
-    return {"id": door, "kind": "http", "url": url}
+def _web(door: str, url: str, notebook: str = "") -> dict[str, Any]:
+    return {"id": door, "kind": "http", "url": url, "notebook": notebook}
+
+
+def _at_pods(door: str, target: Seat) -> list[dict[str, Any]]:
+    return [
+        _web(door, f"http://{address}:{_NOTEBOOK_PORT}{target.page(name)}/api", name)
+        for name, address in target.pod_addresses.items()
+    ]
 
 
 def _field(number: int, text: str) -> bytes:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 Verdict = Literal["refused", "leak", "could-not-check"]
 Outcome = Literal["in", "out", "unknown"]
-Kind = Literal["kubernetes", "gateway", "api", "web", "wire", "call", "records", "log", "bucket", "exec"]
+Kind = Literal["kubernetes", "gateway", "api", "web", "wire", "call", "records", "log", "bucket", "key", "exec"]
 
 PLATFORM: Final = "the platform"
 """The target of doors that are nobody's seat."""
@@ -16,13 +16,17 @@ PLATFORM: Final = "the platform"
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """A way in. `control`: who is let in at it (the owner of the target, the operator, or somebody told apart)."""
+    """A way in. `control`: who is let in at it (the owner of the target, the operator, or somebody told apart).
+
+    `each`: it is tried at each notebook of a seat. What only the namespace's rights decide is tried at one.
+    """
 
     id: str
     group: str
     title: str
     kind: Kind
     control: Literal["owner", "operator"] = "owner"
+    each: bool = False
 
 
 def _doors() -> tuple[Door, ...]:
@@ -50,9 +54,9 @@ def _doors() -> tuple[Door, ...]:
             kind="kubernetes",
             control="operator",
         ),
-        Door(id="gateway-page", group=gateway, title="the notebook's page", kind="gateway"),
-        Door(id="gateway-rest", group=gateway, title="the notebook's files (REST)", kind="gateway"),
-        Door(id="gateway-websocket", group=gateway, title="the notebook's websocket", kind="gateway"),
+        Door(id="gateway-page", group=gateway, title="the notebook's page", kind="gateway", each=True),
+        Door(id="gateway-rest", group=gateway, title="the notebook's files (REST)", kind="gateway", each=True),
+        Door(id="gateway-websocket", group=gateway, title="the notebook's websocket", kind="gateway", each=True),
         Door(id="kfp-list", group=kfp, title="list runs", kind="api"),
         Door(id="kfp-get", group=kfp, title="get a run", kind="api"),
         Door(id="kfp-create", group=kfp, title="create an experiment", kind="api"),
@@ -61,8 +65,8 @@ def _doors() -> tuple[Door, ...]:
         Door(id="kfp-pipelines", group=kfp, title="list pipelines", kind="api"),
         Door(id="kfp-forged", group=kfp, title="list runs with forged user headers", kind="api"),
         Door(id="kfp-tasks", group=kfp, title="list all cached tasks", kind="api", control="operator"),
-        Door(id="pod-notebook", group=notebook, title="the notebook server's pod", kind="web"),
-        Door(id="pod-service", group=notebook, title="the notebook's service", kind="web"),
+        Door(id="pod-notebook", group=notebook, title="the notebook server's pod", kind="web", each=True),
+        Door(id="pod-service", group=notebook, title="the notebook's service", kind="web", each=True),
         Door(id="pod-kfp", group=notebook, title="KFP with a forged user header", kind="web", control="operator"),
         Door(id="pod-kfp-grpc", group=notebook, title="KFP's gRPC port", kind="wire", control="operator"),
         Door(id="pod-mlmd", group=notebook, title="ML Metadata", kind="wire", control="operator"),
@@ -76,22 +80,44 @@ def _doors() -> tuple[Door, ...]:
         Door(id="run-mlmd-web", group=run, title="ML Metadata's web port", kind="wire", control="operator"),
         Door(id="run-kfp-tasks", group=run, title="another's cached tasks in KFP", kind="call"),
         Door(id="run-kfp-forged", group=run, title="KFP's gRPC with a forged user header", kind="call"),
-        Door(id="run-notebook", group=run, title="the notebook server's pod", kind="web"),
+        Door(id="run-notebook", group=run, title="the notebook server's pod", kind="web", each=True),
         Door(id="bucket-list", group=bucket, title="list", kind="bucket"),
         Door(id="bucket-get", group=bucket, title="get", kind="bucket"),
         Door(id="bucket-put", group=bucket, title="put", kind="bucket"),
         Door(id="bucket-delete", group=bucket, title="delete", kind="bucket"),
-        Door(id="anonymous-page", group=outside, title="the notebook's page, without a login", kind="gateway"),
+        Door(
+            id="anonymous-page", group=outside, title="the notebook's page, without a login", kind="gateway", each=True
+        ),
         Door(id="anonymous-kfp", group=outside, title="list runs, without a login", kind="api"),
-        Door(id="forged-page", group=outside, title="the notebook's page, with forged headers", kind="gateway"),
+        Door(
+            id="forged-page", group=outside, title="the notebook's page, with forged headers", kind="gateway", each=True
+        ),
         Door(id="forged-kfp", group=outside, title="list runs, with forged headers", kind="api"),
-        Door(id="expired-page", group=outside, title="the notebook's page, with an expired session", kind="gateway"),
+        Door(
+            id="expired-page",
+            group=outside,
+            title="the notebook's page, with an expired session",
+            kind="gateway",
+            each=True,
+        ),
         Door(id="expired-kfp", group=outside, title="list runs, with an expired session", kind="api"),
         Door(id="deleted-login", group=outside, title="log in as a deleted student", kind="gateway"),
-        Door(id="deleted-page", group=outside, title="the notebook's page, as a deleted student", kind="gateway"),
+        Door(
+            id="deleted-page",
+            group=outside,
+            title="the notebook's page, as a deleted student",
+            kind="gateway",
+            each=True,
+        ),
         Door(id="deleted-kfp", group=outside, title="list runs, as a deleted student", kind="api"),
-        Door(id="deleted-key", group=outside, title="a bucket, with a deleted student's key", kind="bucket"),
-        Door(id="cookie", group=outside, title="the session cookie reaches the notebook server", kind="records"),
+        Door(id="deleted-key", group=outside, title="a bucket, with a deleted student's key", kind="key"),
+        Door(
+            id="cookie",
+            group=outside,
+            title="the session cookie reaches the notebook server",
+            kind="records",
+            each=True,
+        ),
     )
 
 
@@ -131,6 +157,12 @@ def outcome(kind: Kind, answer: str) -> Outcome:
             if answer == "done":
                 return "in"
             return "out" if answer in _KEY_REFUSED else "unknown"
+        case "key":
+            # What a key may not do is told to a key that is known still. Source: S3's error codes, as SeaweedFS
+            # (weed/s3api/auth_signature_v4.go), MinIO and AWS give them.
+            if answer == "InvalidAccessKeyId":
+                return "out"
+            return "in" if answer in ("done", "AccessDenied", "NoSuchBucket") else "unknown"
 
 
 _KEY_REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"})
@@ -150,19 +182,21 @@ class Try(BaseModel):
     door: str
     actor: str
     target: str
+    notebook: str = ""
     asked: str
     answer: str
     control: bool = False
 
 
 class Cell(BaseModel):
-    """A door between two: the verdict, and the two tries it rests on."""
+    """A door between two: the verdict, and the two tries it rests on. `notebook`: at which of the target's it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     door: str
     actor: str
     target: str
+    notebook: str = ""
     verdict: Verdict
     asked: str
     answered: str
@@ -171,7 +205,7 @@ class Cell(BaseModel):
 
 
 class Result(BaseModel):
-    """A whole proof. Times are UTC, ISO 8601; `pairs` were tried of `pairs_there_are`."""
+    """A whole proof. Times are UTC, ISO 8601; `pairs` were tried of `pairs_there_are`, drawn by `seed`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -183,6 +217,7 @@ class Result(BaseModel):
     students: tuple[str, ...]
     pairs: int
     pairs_there_are: int
+    seed: int = 0
     cells: tuple[Cell, ...]
     left_behind: tuple[str, ...] = ()
 
@@ -200,48 +235,51 @@ class Result(BaseModel):
         return sum(cell.verdict == verdict for cell in self.cells)
 
 
+Where = tuple[str, str, str, str]
+"""A cell by its door, actor, target, and the target's notebook; "" where it is no notebook's door."""
+
+
 def judged(
-    expected: Iterable[tuple[str, str, str]],
+    expected: Iterable[Where],
     tries: Iterable[Try],
     open_doors: Mapping[str, str],
     gaps: Mapping[str, str],
 ) -> list[Cell]:
-    """A cell for each expected (door, actor, target), whatever was tried of it.
+    """A cell for each expected one, whatever was tried of it.
 
     A refusal counts when somebody was let in at the same door of the same target in the same run. `open_doors` names
     the doors that a platform cannot close, with the reason; `gaps` why somebody could try nothing, by who.
     """
-    attempts: dict[tuple[str, str, str], Try] = {}
-    controls: dict[tuple[str, str], Try] = {}
+    attempts: dict[Where, Try] = {}
+    controls: dict[tuple[str, str, str], Try] = {}
     for each in tries:
         if not each.control:
-            attempts[each.door, each.actor, each.target] = each
+            attempts[each.door, each.actor, each.target, each.notebook] = each
             continue
-        known = controls.get((each.door, each.target))
+        at = each.door, each.target, each.notebook
+        known = controls.get(at)
         # One who came in is enough.
         if known is None or outcome(DOORS[known.door].kind, known.answer) != "in":
-            controls[each.door, each.target] = each
+            controls[at] = each
     return [
-        _cell(door, actor, target, attempts.get((door, actor, target)), controls.get((door, target)), open_doors, gaps)
-        for door, actor, target in expected
+        _cell(where, attempts.get(where), controls.get((where[0], *where[2:])), open_doors, gaps) for where in expected
     ]
 
 
 def _cell(
-    door: str,
-    actor: str,
-    target: str,
+    where: Where,
     attempt: Try | None,
     control: Try | None,
     open_doors: Mapping[str, str],
     gaps: Mapping[str, str],
 ) -> Cell:
+    door, actor, target, notebook = where
     kind = DOORS[door].kind
     told = f"{control.actor}: {control.answer}" if control else "nobody was let in"
     verdict: Verdict = "could-not-check"
     why = ""
     if attempt is None:
-        why = gaps.get(actor) or gaps.get(target) or "it was not tried"
+        why = gaps.get(actor) or gaps.get(target) or f"{notebook or 'it'} was not tried"
     elif outcome(kind, attempt.answer) == "in":
         verdict, why = "leak", open_doors.get(door, "")
     elif outcome(kind, attempt.answer) == "unknown":
@@ -254,6 +292,7 @@ def _cell(
         door=door,
         actor=actor,
         target=target,
+        notebook=notebook,
         verdict=verdict,
         asked=attempt.asked if attempt else "",
         answered=attempt.answer if attempt else "",
@@ -263,7 +302,10 @@ def _cell(
 
 
 def _control_outcome(kind: Kind, answer: str) -> Outcome:
-    """For a port, that somebody listens there is all that a control can show: the operator's proxy says so."""
+    """For a port, that somebody listens there is all that a control can show: the operator's proxy says so. A key that
+    is known has not yet opened anything."""
     if kind == "wire" and answer == "somebody listens":
         return "in"
+    if kind == "key":
+        return "in" if answer == "done" else "unknown"
     return outcome(kind, answer)

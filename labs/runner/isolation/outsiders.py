@@ -1,13 +1,16 @@
 """Those without a right: nobody, somebody who claims a name, a session that has expired, a student who was deleted.
 
 An expired session is a real one of a student's, signed anew with a time long past; signed anew with the time of now it
-must be let in, else nothing is said. The deleted student is made for the purpose, comes in, and is deleted.
+must be let in, else nothing is said. The deleted student is made for the purpose, comes in, and is deleted: login,
+session and key must have opened something before. The session itself lives on in its cookie, which nobody can call back
+(see infra/session.py): what is proven of it is that it opens nothing of a seat.
 """
 
 import base64
 import hashlib
 import hmac
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -24,21 +27,25 @@ from infra import naming, stores
 from infra.cluster import ClusterUnreachable
 from infra.failure import Failure
 from infra.spec import Platform
+from infra.steps import Cancelled
 from labs.kubeflow_login import LoginError, WrongPasswordError
 from labs.runner.clients.cluster import Cluster
 from labs.runner.clients.session import GatewaySession
 from labs.runner.isolation import asks
 from labs.runner.isolation.asks import Call, Seat
-from labs.runner.isolation.doors import PLATFORM, Try
+from labs.runner.isolation.doors import PLATFORM, Try, outcome
 
 _LONG_AGO_SECONDS: Final = 400 * 86_400
 _BCRYPT_COST: Final = 10
+_KEY_SECONDS: Final = 20
+"""Until a key that was deleted must be unknown: a store of several servers tells all of them within seconds."""
 
 
 @dataclass(kw_only=True)
 class Found:
-    """What outsiders tried, why some could not, and what they left."""
+    """What outsiders tried, why some could not, and what they left. Once `cancelled` is set nothing more is tried."""
 
+    cancelled: threading.Event
     tries: list[Try] = field(default_factory=list[Try])
     gaps: dict[str, str] = field(default_factory=dict[str, str])
     left: list[str] = field(default_factory=list[str])
@@ -51,13 +58,16 @@ def tried(
     sessions: Mapping[str, GatewaySession],
     class_name: str,
     nonce: str,
+    cancelled: threading.Event,
 ) -> Found:
-    """Every outsider at every seat. `sessions` are the students' own, by student. Nothing is raised."""
-    found = Found()
+    """Every outsider at every seat. `sessions` are the students' own, by student. Nothing is raised. Once `cancelled`
+    is set, what was made is taken back and nothing else begun."""
+    found = Found(cancelled=cancelled)
     for kind in ("anonymous", "forged"):
         _guarded(found, kind, lambda kind=kind: _at_seats(found, platform, kind, seats, ""))
     _guarded(found, "expired", lambda: _expired(found, platform, cluster, seats, sessions))
     _guarded(found, "deleted", lambda: _deleted(found, platform, cluster, seats, class_name, nonce))
+    _guarded(found, "deleted", lambda: _deleted_key(found, platform, seats, class_name, nonce))
     return found
 
 
@@ -125,11 +135,13 @@ def _deleted(
         try:
             session.log_in()
             _note(found, "deleted-login", "deleted", PLATFORM, "log in", "200", control=True)
+            _expect_let_in(platform, session.cookie_for("/"))
         finally:
             status, _ = cluster.ask("DELETE", f"{users}/{name}")
             if status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 found.left.append(f"user {email} in dex was not deleted ({status})")
-        # What the session is by itself does not end with the user; at no door of a seat may it open anything.
+        if found.left:
+            raise LoginError(found.left[-1])
         _at_seats(found, platform, "deleted", seats, session.cookie_for("/"))
         try:
             session.log_in()
@@ -137,23 +149,41 @@ def _deleted(
         except WrongPasswordError:
             answer = "401"
         _note(found, "deleted-login", "deleted", PLATFORM, "log in again, after the user was deleted", answer)
-    _deleted_key(found, platform, seats, class_name, nonce)
+
+
+def _expect_let_in(platform: Platform, cookie: str) -> None:
+    """That a session opens what is open to every session and to nobody without one. Errors: `LoginError`."""
+    with_it, without = (_answered(platform, asks.with_any_session(), each) for each in (cookie, ""))
+    if with_it != "200" or without == "200":
+        raise LoginError(
+            "the session of the student to be deleted opened nothing before, so a refusal says nothing "
+            f"(answered {with_it}, and {without} without it)"
+        )
 
 
 def _deleted_key(found: Found, platform: Platform, seats: list[Seat], class_name: str, nonce: str) -> None:
     store = stores.connect(stores.StoreAddress.of(platform))
     if store.leaves:
-        found.gaps["deleted"] = store.leaves
+        found.gaps.setdefault("deleted", store.leaves)
         return
     holding = stores.Holding.of(class_name, nonce)
+    removed = False
     try:
         mine = store.opened_with(store.ensure(holding))
         before = _listed(mine, holding.bucket)
     finally:
         try:
             store.remove(holding)
+            removed = True
         except Failure as error:
             found.left.append(f"bucket {holding.bucket}: {error}")
+    if not removed:
+        found.gaps.setdefault("deleted", f"deleted: {found.left[-1]}")
+        return
+    until = time.monotonic() + _KEY_SECONDS
+    while outcome("key", _listed(mine, holding.bucket)) != "out" and time.monotonic() < until:
+        if found.cancelled.wait(1.0):
+            return
     for seat in seats:
         told = "list the own bucket, before it was deleted"
         _note(found, "deleted-key", "deleted", seat.student, told, before, control=True)
@@ -176,7 +206,10 @@ def _at_seats(
 ) -> None:
     for seat in seats:
         for call in asks.outside(seat, kind):
-            _note(found, call.door, kind, seat.student, call.asked, _answered(platform, call, cookie), control=control)
+            if found.cancelled.is_set():
+                raise Cancelled("stopped before every door was tried")
+            answer = _answered(platform, call, cookie)
+            _note(found, call.door, kind, seat.student, call.asked, answer, control=control, notebook=call.notebook)
 
 
 def _answered(platform: Platform, call: Call, cookie: str) -> str:
@@ -197,13 +230,26 @@ def _answered(platform: Platform, call: Call, cookie: str) -> str:
     return str(answer.status_code)
 
 
-def _note(found: Found, door: str, actor: str, target: str, asked: str, answer: str, *, control: bool = False) -> None:
-    found.tries.append(Try(door=door, actor=actor, target=target, asked=asked, answer=answer, control=control))
+def _note(
+    found: Found,
+    door: str,
+    actor: str,
+    target: str,
+    asked: str,
+    answer: str,
+    *,
+    control: bool = False,
+    notebook: str = "",
+) -> None:
+    each = Try(door=door, actor=actor, target=target, notebook=notebook, asked=asked, answer=answer, control=control)
+    found.tries.append(each)
 
 
 def _guarded(found: Found, kind: str, does: Any) -> None:
     """An outsider who cannot be played leaves a gap, and the others their turn."""
+    if found.cancelled.is_set():
+        return
     try:
         does()
-    except (Failure, ClusterUnreachable, LoginError, requests.RequestException, KeyError) as error:
-        found.gaps[kind] = f"{kind}: {error}"
+    except (Failure, ClusterUnreachable, LoginError, Cancelled, requests.RequestException, KeyError) as error:
+        found.gaps.setdefault(kind, f"{kind}: {error}")

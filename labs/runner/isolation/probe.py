@@ -233,15 +233,15 @@ def from_run() -> None:
         time.sleep(0.5)
 
 
-def cookies_seen(reversed_marker: str) -> str:
+def cookies_seen(reversed_marker: str, reversed_session: str) -> str:
     """What the notebook server's own memory holds of the Cookie header that carried a marker, as JSON: how often the
-    marker was found, and how often a session cookie beside it.
+    marker was found, and how often the session cookie, by its name, beside it.
 
     The kernel is the server's child and of the same user, so it may read its memory. What is looked for comes reversed
     and stays in this process, since the server has passed on the very question.
     """
     marker, ends = reversed_marker[::-1].encode(), re.compile(rb"[\r\n\0]")
-    session = b"wolfebuk_yxorp_2htuao"[::-1]
+    session = reversed_session[::-1].encode()
     found = beside = 0
     server = Path(f"/proc/{os.getppid()}")
     with (server / "maps").open() as maps, (server / "mem").open("rb", 0) as memory:

@@ -82,24 +82,30 @@ def prove(
     run_directory: Path,
     listener: Listener,
     cancelled: threading.Event,
+    seed: int | None = None,
 ) -> Result:
     """Try every door between the students of a class; leave isolation.json, junit.xml, isolation.html and events.jsonl
     in `run_directory`.
 
+    The pairs of a large class are drawn anew each time, unless by the `seed` that an earlier result names.
     What the proof makes it takes back, or says what it left. Errors: `Cancelled` when `cancelled` was set; Ctrl-C is
     raised again once all is taken back; `ClusterUnreachable` for a kubeconfig that cannot be used.
     """
     started, began = datetime.now(UTC), time.monotonic()
     run_directory.mkdir(parents=True, exist_ok=True)
+    seed = secrets.randbits(32) if seed is None else seed
     with recorded(listener, run_directory / "events.jsonl") as tell:
-        proof = _Proof(spec, platform, passwords, tell, cancelled)
+        proof = _Proof(spec, platform, passwords, tell, cancelled, seed)
         try:
             tries = proof.tries()
         finally:
             proof.close()
     students = [student.id for student in spec.students]
     cells = judged(
-        asks.expected(proof.pairs, students), tries, {} if platform.kind == "one-machine" else OPEN_DOORS, proof.gaps
+        asks.expected(proof.pairs, proof.notebooks),
+        tries,
+        {} if platform.kind == "one-machine" else OPEN_DOORS,
+        proof.gaps,
     )
     result = Result(
         class_name=spec.name,
@@ -110,6 +116,7 @@ def prove(
         students=tuple(students),
         pairs=len(proof.pairs),
         pairs_there_are=len(students) * (len(students) - 1),
+        seed=seed,
         cells=tuple(cells),
         left_behind=tuple(proof.left),
     )
@@ -127,6 +134,7 @@ class _Proof:
         passwords: Mapping[str, SecretStr],
         tell: Listener,
         cancelled: threading.Event,
+        seed: int,
     ) -> None:
         self._spec, self._platform, self._passwords = spec, platform, passwords
         self._tell, self._cancelled, self._began = tell, cancelled, time.monotonic()
@@ -138,8 +146,9 @@ class _Proof:
         """Why a student could do nothing (more)."""
         self.left: list[str] = []
         ids = [student.id for student in spec.students]
-        # The same class has the same pairs each time.
-        self.pairs = pairs_of(ids, random.Random(spec.name))  # noqa: S311  nobody is to be surprised
+        self.notebooks = {student.id: tuple(n.name for n in spec.of(student).notebooks) for student in spec.students}
+        """Of every student."""
+        self.pairs = pairs_of(ids, random.Random(seed))  # noqa: S311  nobody is to be surprised
         self._targets: dict[str, list[str]] = {actor: [] for actor in ids}
         for actor, target in self.pairs:
             self._targets[actor].append(target)
@@ -149,7 +158,7 @@ class _Proof:
                 email=student.email,
                 namespace=naming.namespace(spec.name, student.id),
                 bucket=StoreAddress.of(platform).holding(spec.name, student.id).bucket,
-                notebook=spec.of(student).notebooks[0].name,
+                notebooks=self.notebooks[student.id],
             )
             for student in spec.students
         }
@@ -161,20 +170,27 @@ class _Proof:
 
     def tries(self) -> list[Try]:
         """All that was tried, once everything is taken back."""
+        outside = threading.Thread(target=self._outsiders, daemon=True)
         try:
             self._operator()
             self._each("comes in", self._come_in)
             self._await_runs()
             self._each("starts its probe", self._plan)
-            outside = threading.Thread(target=self._outsiders, daemon=True)
             outside.start()
             self._each("tries the others' doors", self._others)
             self._each("reads its probe's answers", self._answers)
             self._each("asks for the others' logs", self._logs)
             outside.join()
+        except BaseException:
+            self._cancelled.set()
+            raise
         finally:
-            # Also after Ctrl-C: what was made is taken back.
-            self._each("takes everything back", self._leave, whatever=True)
+            # Also after Ctrl-C: what was made is taken back, by the outsiders too.
+            try:
+                self._each("takes everything back", self._leave, whatever=True)
+            finally:
+                if outside.ident is not None:
+                    outside.join()
         for student in self._seats:
             gap = self.gaps.get(student, "")
             self._say(student, "failed" if gap else "finished", gap)
@@ -207,11 +223,13 @@ class _Proof:
             addresses={**addresses, **({"node": inside[0]} if inside else {})},
         )
         for seat in self._seats.values():
-            pod = f"{core}/namespaces/{seat.namespace}/pods/{seat.notebook}-0"
-            status, text = self._cluster.ask("GET", pod)
-            if status == HTTPStatus.OK:
-                seat.pod_address = json.loads(text)["status"].get("podIP", "")
-            self._as_operator("k8s-exec", seat.student, f"{pod}/exec?command=true&stdout=true")
+            inside_seat = f"{core}/namespaces/{seat.namespace}/pods"
+            for notebook in seat.notebooks:
+                status, text = self._cluster.ask("GET", f"{inside_seat}/{notebook}-0")
+                if status == HTTPStatus.OK and (address := json.loads(text)["status"].get("podIP")):
+                    seat.pod_addresses[notebook] = address
+            exec_ = f"{inside_seat}/{seat.notebooks[0]}-0/exec?command=true&stdout=true"
+            self._as_operator("k8s-exec", seat.student, exec_)
         self._as_operator("k8s-proxy-node", PLATFORM, f"{core}/nodes/{name}/proxy/healthz")
         self._as_operator(
             "k8s-proxy-mlmd", PLATFORM, f"{kubeflow}/services/metadata-envoy-service:9090/proxy/", web=True
@@ -249,10 +267,15 @@ class _Proof:
         for call in asks.at_gateway(student.seat, nonce=self._nonce, pipeline={}):
             if call.door not in ("kfp-create", "kfp-start"):
                 self._at_gateway(student, call, student.seat.student, control=True)
-        seen, answer = student.cookie()
         me = student.seat.student
-        self._note("cookie", me, me, "a call with a marked cookie beside the session's", answer)
-        self._note("cookie", me, me, "the marked cookie, in the server's memory", seen, True)
+        for notebook in student.seat.notebooks:
+            try:
+                seen, answer = student.cookie(notebook)
+            except _UNHEARD as error:
+                seen = answer = f"no answer ({self._clean(str(error))})"
+            asked = "a call with a marked cookie beside the session's"
+            self._note("cookie", me, me, asked, answer, notebook=notebook)
+            self._note("cookie", me, me, "the marked cookie, in the server's memory", seen, True, notebook)
 
     def _pipeline(self, student: str) -> dict[str, Any]:
         member = next(each for each in self._spec.students if each.id == student)
@@ -304,7 +327,7 @@ class _Proof:
         # Its inner ports listen to their own pod alone, so nobody is let in there: that the pod is reached is shown.
         reached = [{"id": "reached", "kind": "tcp", "host": store, "port": 8333}] if store else []
         answers = self._from_notebook(student, {**tries, "": reached})
-        if answers.get(("", "reached")) == "connected":
+        if any(answers.get(asks.named("", each)) == "connected" for each in reached):
             for door in ("pod-store-master", "pod-store-filer"):
                 self._note(door, me, PLATFORM, "the same pod's open port", "connected", True)
         trivial = asks.probe_pipeline("def from_run(): pass", self._platform.notebook_image, "")
@@ -321,15 +344,16 @@ class _Proof:
         found = student.answers(self._pause)
         for target, tries in student.planned.items():
             for each in tries:
-                answer = found.get(f"{target} {each['id']}")
+                answer = found.get(asks.named(target, each))
                 if answer is None:
                     continue
-                self._note(each["id"], me, target, asks.described(each), answer, target == me)
+                asked, notebook = asks.described(each), each.get("notebook", "")
+                self._note(each["id"], me, target, asked, answer, target == me, notebook)
                 # The header's owner is refused as well; that the port answers its own is shown by what it is for. And
                 # over the network the notebook's server is reached by another pod of its seat.
                 alike = {"run-kfp-tasks": "run-kfp-forged", "run-notebook": "pod-notebook"}.get(each["id"])
                 if target == me and alike:
-                    self._note(alike, me, me, asks.described(each), answer, True)
+                    self._note(alike, me, me, asked, answer, True, notebook)
 
     def _logs(self, student: "AtWork") -> None:
         me = student.seat.student
@@ -346,6 +370,7 @@ class _Proof:
             {name: one.session for name, one in self._at_work.items() if one.is_in},
             self._spec.name,
             self._nonce,
+            self._cancelled,
         )
         for each in found.tries:
             self._add(each)
@@ -370,15 +395,18 @@ class _Proof:
 
     def _from_notebook(
         self, student: "AtWork", tries: Mapping[str, list[dict[str, Any]]], *, control: bool = False
-    ) -> dict[tuple[str, str], str]:
-        answers = student.tried(tries)
+    ) -> dict[str, str]:
+        """What was answered, by `asks.named`."""
+        answers, me = student.tried(tries), student.seat.student
         for target, each in ((target, each) for target, some in tries.items() for each in some):
-            if target and (answer := answers.get((target, each["id"]))) is not None:
-                self._note(each["id"], student.seat.student, target, asks.described(each), answer, control)
+            if target and (answer := answers.get(asks.named(target, each))) is not None:
+                asked = asks.described(each)
+                self._note(each["id"], me, target, asked, answer, control, each.get("notebook", ""))
         return answers
 
     def _at_gateway(self, student: "AtWork", call: Call, target: str, *, control: bool = False) -> None:
-        self._note(call.door, student.seat.student, target, call.asked, student.ask(call), control)
+        answer = student.ask(call)
+        self._note(call.door, student.seat.student, target, call.asked, answer, control, call.notebook)
 
     def _as_operator(self, door: str, target: str, path: str, *, web: bool = False) -> None:
         status, _ = self._cluster.ask("GET", path)
@@ -386,8 +414,13 @@ class _Proof:
         answer = "200" if web and status in (400, 404, 405, 501) else str(status)
         self._note(door, "operator", target, f"GET {path.partition('?')[0]}", answer, True)
 
-    def _note(self, door: str, actor: str, target: str, asked: str, answer: str, control: bool = False) -> None:
-        self._add(Try(door=door, actor=actor, target=target, asked=self._clean(asked), answer=answer, control=control))
+    def _note(
+        self, door: str, actor: str, target: str, asked: str, answer: str, control: bool = False, notebook: str = ""
+    ) -> None:
+        asked = self._clean(asked)
+        self._add(
+            Try(door=door, actor=actor, target=target, notebook=notebook, asked=asked, answer=answer, control=control)
+        )
 
     def _add(self, each: Try) -> None:
         with self._lock:
@@ -443,7 +476,7 @@ class AtWork:
         self.planned: dict[str, list[dict[str, Any]]] = {}
         self._known = password is not None
         self._platform, self._cluster, self._bucket = platform, cluster, bucket
-        self._server = NotebookServer(self.session, seat.page)
+        self._server = NotebookServer(self.session, seat.page(seat.notebooks[0]))
         self._pipelines = Pipelines(self.session, seat.namespace, patience_seconds=20)
         self._open = ExitStack()
         self._planned_as = ""
@@ -467,8 +500,7 @@ class AtWork:
         self._planned_as = nonce
         self.kernel = self._open.enter_context(self._server.kernel(f"{NAME}.ipynb"))
         self._heard = time.monotonic()
-        source = _SOURCE.read_text()
-        self._run(f"_isolation = {{}}\nexec(compile({source!r}, 'isolation', 'exec'), _isolation)")
+        self._run(_loading())
 
     def start_run(self, nonce: str, pipeline: Mapping[str, Any]) -> list[tuple[Call, str]]:
         """The student's own experiment, and in it the run of the probe; what was answered. Errors: `_UNHEARD`."""
@@ -506,36 +538,31 @@ class AtWork:
         self._again = phase in ("Failed", "Error")
         return self._again
 
-    def tried(self, tries: Mapping[str, list[dict[str, Any]]]) -> dict[tuple[str, str], str]:
-        """What the kernel's tries answered, by (target, door). Errors: `KernelDiedError`."""
-        flat = [{**each, "id": f"{target} {each['id']}"} for target, some in tries.items() for each in some]
+    def tried(self, tries: Mapping[str, list[dict[str, Any]]]) -> dict[str, str]:
+        """What the kernel's tries answered, by `asks.named`. Errors: `KernelDiedError`."""
+        flat = _flat(tries)
         store = self._platform.object_store
         region = self._bucket.region or store.region
         said = self._run(
             "import json\nprint(_isolation['from_notebook'](json.loads("
             f"{json.dumps(flat)!r}), {store.address(region)!r}, {region!r}))"
         )
-        found: dict[tuple[str, str], str] = {}
-        for each in json.loads(said):
-            target, _, door = each["id"].rpartition(" ")
-            found[target, door] = each["answer"]
-        return found
+        return {each["id"]: each["answer"] for each in json.loads(said)}
 
     def plan(self, plan: Mapping[str, list[dict[str, Any]]]) -> None:
         """Tell the probe what to try. Errors: `KernelDiedError`."""
         self.planned = dict(plan)
-        flat = [{**each, "id": f"{target} {each['id']}"} for target, some in plan.items() for each in some]
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": self._planned_as},
-            "data": {"plan": json.dumps(flat)},
+            "data": {"plan": json.dumps(_flat(plan))},
         }
         path = f"/api/v1/namespaces/{self.seat.namespace}/configmaps"
         self._run(f"import json\n_isolation['kubernetes']('POST', {path!r}, json.loads({json.dumps(body)!r}))")
 
     def answers(self, pause: Callable[[float], None]) -> dict[str, str]:
-        """What the probe answered, by "target door". Errors: `KernelDiedError`, `NoAnswerError`."""
+        """What the probe answered, by `asks.named`. Errors: `KernelDiedError`, `NoAnswerError`."""
         path = f"/api/v1/namespaces/{self.seat.namespace}/configmaps/{self._planned_as}"
         until = time.monotonic() + _RUN_SECONDS
         while time.monotonic() < until:
@@ -547,11 +574,23 @@ class AtWork:
         waits = next((f": {each['message']}" for each in conditions if each.get("reason") == "Unschedulable"), "")
         raise NoAnswerError(f"the probe in {self.seat.run_pod} did not answer within {_RUN_SECONDS} s{waits}")
 
-    def cookie(self) -> tuple[str, str]:
-        """Whether the server's memory holds the marked cookie, and whether the session's stands beside it."""
+    def cookie(self, notebook: str) -> tuple[str, str]:
+        """Whether a notebook server's memory holds the marked cookie, and whether the session's stands beside it.
+
+        Errors: `_UNHEARD`.
+        """
+        page, name = self.seat.page(notebook), self._platform.gateway.session_cookie
         for _ in range(3):
-            self.session.call("GET", f"{self.seat.page}/api/status")
-        said = json.loads(self._run(f"print(_isolation['cookies_seen']({self._marker[::-1]!r}))"))
+            self.session.call("GET", f"{page}/api/status")
+        look = f"print(_isolation['cookies_seen']({self._marker[::-1]!r}, {name[::-1]!r}))"
+        if notebook == self.seat.notebooks[0]:
+            said = json.loads(self._run(look))
+        else:
+            # A server's memory is open to its own kernels alone; this one goes as soon as it has looked.
+            server = NotebookServer(self.session, page)
+            server.wait(until=time.monotonic() + 30)
+            with server.kernel(f"{NAME}.ipynb") as kernel:
+                said = json.loads(_said(kernel, f"{_loading()}\n{look}"))
         seen = f"{said['found']} times, {'with' if said['found'] else 'without'} it"
         if not said["found"]:
             return seen, "the marked cookie was not found either"
@@ -617,17 +656,33 @@ class AtWork:
             # The server closes a websocket whose other end has not answered its pings for a while.
             self.kernel.close()
             self.kernel.connect()
-        done = self.kernel.execute(source, timeout_seconds=_ROUND_SECONDS, cancelled=threading.Event())
-        if done.state != "ok":
-            raise KernelDiedError(f"the probe in the notebook ended as {done.state} ({done.error})")
+        said = _said(self.kernel, source)
         self._heard = time.monotonic()
-        return text_of(done.outputs)
+        return said
 
     def _json(self, call: Call) -> tuple[str, dict[str, Any]]:
         answer = self.session.call(
             call.method, call.path, params=call.params, json=call.body, headers=call.headers or None
         )
         return read(answer, call.holds)
+
+
+def _loading() -> str:
+    """What puts the probe into a kernel."""
+    return f"_isolation = {{}}\nexec(compile({_SOURCE.read_text()!r}, 'isolation', 'exec'), _isolation)"
+
+
+def _said(kernel: Kernel, source: str) -> str:
+    """What a kernel prints. Errors: `KernelDiedError`."""
+    done = kernel.execute(source, timeout_seconds=_ROUND_SECONDS, cancelled=threading.Event())
+    if done.state != "ok":
+        raise KernelDiedError(f"the probe in the notebook ended as {done.state} ({done.error})")
+    return text_of(done.outputs)
+
+
+def _flat(tries: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The tries at all targets in one list, as the probe takes them."""
+    return [{**each, "id": asks.named(target, each)} for target, some in tries.items() for each in some]
 
 
 def read(answer: requests.Response, holds: str = "") -> tuple[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ _PAGE = """<!doctype html>
 <tr><th></th><th>door</th><th>who</th><th>at</th><th>asked</th><th>answered</th><th>let in there</th><th></th></tr>
 {% for cell in troubles %}<tr class="{{ looks[cell.verdict] }}">
 <td><span class="mark">{{ marks[cell.verdict] }}</span></td>
-<td>{{ known[cell.door].group }}: {{ known[cell.door].title }}</td>
+<td>{{ known[cell.door].group }}: {{ known[cell.door].title }}{{ " (" + cell.notebook + ")" if cell.notebook }}</td>
 <td class="id">{{ cell.actor }}</td><td class="id">{{ cell.target }}</td>
 <td>{{ cell.asked }}</td><td>{{ cell.answered }}</td><td>{{ cell.control }}</td><td>{{ cell.why }}</td></tr>
 {% endfor %}</table></div>{% if more %}<p>… and {{ more }} more, in isolation.json</p>{% endif %}{% endif %}
@@ -106,7 +106,7 @@ def junit(result: Result) -> str:
             errors=str(sum(cell.verdict == "could-not-check" for cell in cells)),
         )
         for cell in cells:
-            name = _clean(f"{cell.actor} at {cell.target}")
+            name = _clean(f"{cell.actor} at {cell.target} {cell.notebook}".strip())
             case = ET.SubElement(suite, "testcase", classname=f"{result.class_name}.{door.id}", name=name)
             if cell.verdict != "refused":
                 kind = "failure" if cell.verdict == "leak" else "error"
