@@ -40,6 +40,7 @@ _STACKS_AT_ONCE: Final = 4
 _LEAVES_WITHIN_SECONDS: Final = 240
 
 _CLAIM: Final = "$kubernetes:core/v1:PersistentVolumeClaim"
+_PROFILE: Final = "$kubernetes:kubeflow.org/v1:Profile"
 
 _Done = TypeVar("_Done")
 
@@ -49,7 +50,8 @@ class NotInTheFile(CallFailure):
 
 
 class FilesLost(CallFailure):
-    """Workspaces stand whose notebooks the class file does not name any more: they would go with all their files."""
+    """Workspaces would go with all their files: of notebooks, or with profiles, that the class file does not name any
+    more."""
 
 
 class NamespaceStuck(Failure):
@@ -132,11 +134,17 @@ class Recorded:
 
     def workspaces(self, class_name: str) -> Iterator[tuple[str, str]]:
         """Each workspace volume: whose it is, and of which notebook."""
-        for urn in self.parents:
-            if urn.split("::")[2:3] and urn.split("::")[2].endswith(_CLAIM):
-                student = student_of(urn, self.parents, class_name)
-                name = urn.split("::")[-1].removeprefix(f"{class_name}-{student}-")
-                yield student, name.removesuffix("-workspace")
+        for urn in self._each(_CLAIM):
+            student = student_of(urn, self.parents, class_name)
+            name = urn.split("::")[-1].removeprefix(f"{class_name}-{student}-")
+            yield student, name.removesuffix("-workspace")
+
+    def has_profiles(self) -> bool:
+        """Whether any seat's namespace is its profile's."""
+        return any(self._each(_PROFILE))
+
+    def _each(self, kind: str) -> Iterator[str]:
+        return (urn for urn in self.parents if any(part.endswith(kind) for part in urn.split("::")[2:3]))
 
 
 def student_of(urn: str, parents: Mapping[str, str], class_name: str) -> str:
@@ -212,6 +220,7 @@ def up(
     standing = frozenset(student for each in known.values() for student in each.students)
     students = frozenset(student.id for student in klass.spec.students)
     _refuse_to_lose(standing - students)
+    _refuse_to_lose_profiles(klass.spec, known)
     if not lose_files:
         _refuse_to_lose_files(klass.spec, known, students)
     refuse_unready(klass.spec, klass.platform)
@@ -263,6 +272,7 @@ def add(klass: Klass, student: str, listener: Listener, cancelled: threading.Eve
     stop = cancelled or threading.Event()
     _expect(klass.spec, student)
     known = recorded(klass)
+    _refuse_to_lose_profiles(klass.spec, known)
     _refuse_to_lose_files(klass.spec, known, {student})
     one = klass.spec.model_copy(update={"students": tuple(s for s in klass.spec.students if s.id == student)})
     standing = frozenset(each for found in known.values() for each in found.students)
@@ -293,6 +303,7 @@ def repair(
     number = next((number for number, each in known.items() if student in each.students), None)
     if number is None:
         raise NotInTheFile(f"{student} has no seat yet; run `classroom add` with the class file and {student}")
+    _refuse_to_lose_profiles(klass.spec, known)
     if not lose_files:
         _refuse_to_lose_files(klass.spec, known, {student})
     clear()
@@ -504,6 +515,15 @@ def _refuse_to_lose(gone: Collection[str]) -> None:
         raise NotInTheFile(
             f"not in the class file any more, but with a seat that stands: {who}; take each away, with all its work, "
             f"by `classroom remove CLASS.yaml {min(gone)}`, or write the student into the file again"
+        )
+
+
+def _refuse_to_lose_profiles(spec: ClassSpec, known: Mapping[int, Recorded]) -> None:
+    """Refuse to take away profiles of seats that stay: each takes its namespace along. Errors: `FilesLost`."""
+    if spec.tenancy == "namespace" and any(each.has_profiles() for each in known.values()):
+        raise FilesLost(
+            "tenancy: the seats stand with profiles, which would take each namespace and all its files along; write "
+            "`tenancy: profile` again, or run `scripts/classroom down CLASS.yaml` first"
         )
 
 

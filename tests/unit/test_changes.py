@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -495,6 +496,24 @@ def test_workspaces_of_a_notebook_that_the_file_names_no_more_are_not_destroyed_
     with pytest.raises(pytest.fail.Exception, match="something was changed"):
         stacks.repair(one_notebook_less, "alice", lambda: cleared.append("alice"), lambda _event: None, lose_files=True)
     assert cleared == ["alice"]
+
+
+def test_a_class_with_profiles_does_not_lose_them_with_a_word_in_its_file(
+    one_notebook_less: stacks.Klass, demo: ClassSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = f"{seat_urn('alice').rpartition('::')[0]}$kubernetes:kubeflow.org/v1:Profile::demo-alice-profile"
+    stands = stacks.Recorded(parents={seat_urn("alice"): "", profile: seat_urn("alice")}, students=frozenset({"alice"}))
+    monkeypatch.setattr(stacks, "recorded", lambda _klass: {1: stands})
+    for act in (
+        lambda klass: stacks.up(klass, lambda _event: None, lose_files=True),
+        lambda klass: stacks.add(klass, "bob", lambda _event: None),
+        lambda klass: stacks.repair(klass, "alice", lambda: pytest.fail("it was cleared"), lambda _event: None),
+    ):
+        with pytest.raises(stacks.FilesLost, match=r"tenancy: .* write `tenancy: profile` again"):
+            act(one_notebook_less)
+    with_profiles = replace(one_notebook_less, spec=demo.model_copy(update={"tenancy": "profile"}))
+    with pytest.raises(pytest.fail.Exception, match="something was changed"):
+        stacks.up(with_profiles, lambda _event: None)
 
 
 def test_a_student_is_removed_only_after_the_file_and_added_only_when_in_it(
