@@ -1,4 +1,4 @@
-"""The platform is up once its login page is shown, not before."""
+"""The platform is up once its login page is shown, not before; down leaves the cache to whoever still needs it."""
 
 import threading
 from collections.abc import Iterator
@@ -32,9 +32,11 @@ def gateway(*statuses: int) -> Iterator[tuple[str, list[int]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/", left
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/", left
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_way_to_the_login_is_waited_for() -> None:
