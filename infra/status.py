@@ -161,7 +161,7 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _last_activity(api: Any, notebook: Mapping[str, Any], until: float) -> datetime | None:
-    """As the notebook controller noted it where it watches for idle servers, else as the server itself tells.
+    """As the notebook controller noted it (on the one-machine platform every five minutes), else as the server tells.
 
     Source: Jupyter Server's GET /api/status; asked through the API server's proxy, so that no login is needed.
     """
