@@ -45,6 +45,7 @@ _STUDENT_BINDING: Final = "student"
 # No secret: dex keeps bcrypt hashes in base64, and of this one, whose bits are all zero, nobody knows a password.
 _NO_PASSWORD: Final = "JDJhJDEwJC4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4u"  # noqa: S105
 _NOBODY: Final = "/?allowed_emails=nobody@class.closed.invalid"
+_CALLED_OFF_WITHIN_SECONDS: Final = 30
 _MERGE: Final = "application/merge-patch+json"
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any] | None]
@@ -78,6 +79,24 @@ def reopen(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: st
     return [wrong for seat in seats for wrong in seat.open(now)]
 
 
+def call_off(ask: Ask, class_name: str, kubeflow_namespace: str) -> bool:
+    """End the cluster's own closing of a class (session_end.py) where it still goes on; whether it has ended in time.
+
+    It goes over the class more than once, and anew when it failed: it would close what is opened meanwhile.
+    """
+    jobs = f"/apis/batch/v1/namespaces/{kubeflow_namespace}/jobs"
+    selector = quote(naming.selector(class_name), safe="")
+    for _ in range(_CALLED_OFF_WITHIN_SECONDS):
+        going = [each for each in _listed(ask, f"{jobs}?labelSelector={selector}") if not _has_ended(each)]
+        if not going:
+            return True
+        for job in going:
+            # Without this word Kubernetes takes the Job alone, and its pod runs on.
+            ask("DELETE", f"{jobs}/{job['metadata']['name']}", {"propagationPolicy": "Foreground"})
+        time.sleep(1)
+    return False
+
+
 def switch_keys(iam: Any, user: str, *, active: bool) -> bool:
     """Switch all keys of a user on or off by IAM (boto3); whether any was not so yet. A student's key may have made
     further ones for its user."""
@@ -95,8 +114,17 @@ def is_stopped_on_purpose(notebook: Mapping[str, Any]) -> bool:
 
 def _seats(ask: Ask, keys: SwitchKeys | None, class_name: str, dex_namespace: str) -> "list[_Seat]":
     selector = quote(naming.selector(class_name), safe="")
-    homes = (ask("GET", f"/api/v1/namespaces?labelSelector={selector}", None) or {}).get("items", [])
+    homes = _listed(ask, f"/api/v1/namespaces?labelSelector={selector}")
     return [_Seat(ask, keys, home, dex_namespace) for home in homes]
+
+
+def _listed(ask: Ask, path: str) -> list[Mapping[str, Any]]:
+    return list((ask("GET", path, None) or {}).get("items", []))
+
+
+def _has_ended(job: Mapping[str, Any]) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
 def _stamp(at: datetime) -> str:
@@ -160,16 +188,13 @@ class _Seat:
     def _within(self, group: str, kind: str, name: str = "") -> str:
         return f"{group}/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
 
-    def _listed(self, path: str) -> list[Mapping[str, Any]]:
-        return list((self._ask("GET", path, None) or {}).get("items", []))
-
     def _annotate_home(self, annotations: Mapping[str, str | None]) -> None:
         self._ask("PATCH", f"/api/v1/namespaces/{self._namespace}", {"metadata": {"annotations": annotations}})
 
     def _logins(self, act: Callable[[str, Mapping[str, Any]], None]) -> None:
         kind = f"/apis/dex.coreos.com/v1/namespaces/{self._dex_namespace}/passwords"
         selector = quote(naming.selector(self._class_name, self._student), safe="")
-        for each in self._listed(f"{kind}?labelSelector={selector}"):
+        for each in _listed(self._ask, f"{kind}?labelSelector={selector}"):
             act(f"{kind}/{each['metadata']['name']}", each)
 
     def _shut_login(self, path: str, login: Mapping[str, Any]) -> None:
@@ -255,7 +280,7 @@ class _Seat:
         self._ask("DELETE", self._within("/api/v1", "resourcequotas", _CLOSED), None)
 
     def _end_runs(self) -> None:
-        for each in self._listed(self._within("/apis/argoproj.io/v1alpha1", "workflows")):
+        for each in _listed(self._ask, self._within("/apis/argoproj.io/v1alpha1", "workflows")):
             if not (each.get("status") or {}).get("finishedAt"):
                 path = self._within("/apis/argoproj.io/v1alpha1", "workflows", each["metadata"]["name"])
                 self._ask("PATCH", path, {"spec": {"shutdown": "Terminate"}})
@@ -272,7 +297,7 @@ class _Seat:
                 self._ask("PATCH", path, {"metadata": {"annotations": {STOPPED: None, _HELD: None}}})
 
     def _notebooks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for each in self._listed(self._within("/apis/kubeflow.org/v1", "notebooks")):
+        for each in _listed(self._ask, self._within("/apis/kubeflow.org/v1", "notebooks")):
             yield self._within("/apis/kubeflow.org/v1", "notebooks", each["metadata"]["name"]), each
 
 

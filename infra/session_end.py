@@ -96,12 +96,14 @@ def cron_job(account: str, args: SessionEndArgs) -> Any:
         "serviceAccountName": account,
         # The next try is a pod of its own, so that the log of the last one can be read.
         "restartPolicy": "Never",
+        # Python hears no signal as a container's first process; whoever opens the class waits for its end.
+        "terminationGracePeriodSeconds": 1,
         "containers": [container],
         "volumes": [{"name": "program", "configMap": {"name": account}}],
     }
     # A sidecar of Istio's, where that is no init container, would run on when the class is closed, and the Job with it.
-    labels = {**naming.labels(args.class_name), "sidecar.istio.io/inject": "false"}
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    mine = naming.labels(args.class_name)
+    template = {"metadata": {"labels": {**mine, "sidecar.istio.io/inject": "false"}}, "spec": pod}
     return {
         "schedule": f"{end.minute} {end.hour} {end.day} {end.month} *",
         "timeZone": "Etc/UTC",
@@ -109,7 +111,7 @@ def cron_job(account: str, args: SessionEndArgs) -> Any:
         "concurrencyPolicy": "Forbid",
         "successfulJobsHistoryLimit": 1,
         "failedJobsHistoryLimit": 1,
-        "jobTemplate": {"spec": {"backoffLimit": _TRIES, "template": template}},
+        "jobTemplate": {"metadata": {"labels": mine}, "spec": {"backoffLimit": _TRIES, "template": template}},
     }
 
 

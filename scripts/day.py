@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from rich.console import Group, RenderableType
@@ -230,7 +230,16 @@ def close(spec: ClassSpec, platform: Platform) -> None:
 
 def reopen(spec: ClassSpec, platform: Platform) -> None:
     """Open every door that `close`, or the session's end, has closed. Errors: as `close`."""
+    with _asking(platform) as ask:
+        if not session.call_off(ask, spec.name, platform.kubeflow_namespace):
+            raise DoorsLeft(f"the end of its session still closes class {spec.name}; run it again")
     _doors(spec, platform, session.reopen, "open")
+
+
+@contextmanager
+def _asking(platform: Platform) -> Iterator[session.Ask]:
+    with cluster.api(platform.kubeconfig, platform.context) as api:
+        yield lambda method, path, body: cluster.change(api, method, path, body)
 
 
 def _doors(spec: ClassSpec, platform: Platform, act: Callable[..., list[str]], verb: str) -> "Store":
@@ -242,12 +251,8 @@ def _doors(spec: ClassSpec, platform: Platform, act: Callable[..., list[str]], v
     def switch(class_name: str, student: str, active: bool) -> None:
         store.switch_keys(stores.Holding.of(class_name, student), active=active)
 
-    with cluster.api(platform.kubeconfig, platform.context) as api:
-
-        def ask(method: str, path: str, body: Any) -> Any:
-            return cluster.change(api, method, path, body)
-
-        keys = None if store.leaves else switch
+    keys = None if store.leaves else switch
+    with _asking(platform) as ask:
         wrong = act(ask, keys, spec.name, platform.dex_namespace, datetime.now(UTC))
     if wrong:
         raise DoorsLeft("\n".join([f"not every door of class {spec.name} did {verb}", *wrong, "run it again"]))

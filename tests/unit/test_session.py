@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+from urllib.parse import quote
 
 import bcrypt
 import pytest
@@ -189,6 +190,45 @@ def test_opening_gives_back_what_was_there_and_leaves_stopped_what_the_student_h
     assert set(iam.keys.values()) == {"Active"}
 
 
+def test_a_closing_that_still_goes_on_is_ended_pod_and_all_before_the_class_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = "/apis/batch/v1/namespaces/kubeflow/jobs"
+    done: dict[str, Any] = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    held = {f"{jobs}/{name}": {"metadata": {"name": name}} for name in ("going", "done")}
+    held[f"{jobs}/done"] |= done
+    deleted: list[Any] = []
+
+    def ask(method: str, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if method == "DELETE":
+            deleted.append((path, body))
+        elif path == f"{jobs}?labelSelector=" + quote(naming.selector("k"), safe=""):
+            return {"items": list(held.values())}
+        return None
+
+    # Its pod takes until the second look to end.
+    pauses: list[float] = []
+    ends = iter([lambda: None, lambda: held.pop(f"{jobs}/going")])
+    monkeypatch.setattr(session.time, "sleep", lambda seconds: (pauses.append(seconds), next(ends)()))
+    assert session.call_off(ask, "k", "kubeflow")
+    assert deleted == [(f"{jobs}/going", {"propagationPolicy": "Foreground"})] * 2
+    assert pauses == [1, 1]
+
+
+def test_a_closing_that_cannot_be_ended_keeps_the_class_closed_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, platform: Platform
+) -> None:
+    going = {"items": [{"metadata": {"name": "going"}}]}
+    monkeypatch.setattr(session.time, "sleep", lambda _: None)
+    monkeypatch.setattr(day.cluster, "api", lambda *_: nullcontext())
+    monkeypatch.setattr(day.cluster, "change", lambda _api, method, _path, _body: going if method == "GET" else None)
+    monkeypatch.setattr(session, "reopen", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(day.DoorsLeft, match="the end of its session still closes class k; run it again"):
+        day.reopen(
+            ClassSpec.model_validate({"name": "k", "students": [{"id": "ada", "email": "ada@example.org"}]}), platform
+        )
+
+
 def test_in_istios_mesh_a_policy_that_denies_everything_stands_above_the_others_while_a_class_is_closed() -> None:
     cluster, iam = Cluster(istio=True), Iam()
     # As the profile controller keeps it, which would undo every change.
@@ -252,6 +292,8 @@ def test_the_cluster_closes_the_class_in_the_minute_of_its_end_in_utc(
     assert spec["timeZone"] == "Etc/UTC"
     # A mesh that puts its sidecar into every pod would keep the Job from its end.
     labels = spec["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    # By these the Job is found, to be called off.
+    assert spec["jobTemplate"]["metadata"]["labels"] == naming.labels("k")
     assert labels == {**naming.labels("k"), "sidecar.istio.io/inject": "false"}
 
 
