@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from infra.spec import BucketSpec, ClassSpec, Platform
 from labs.kubeflow_login import WrongPasswordError
 from labs.runner.clients.jupyter import Execution
+from labs.runner.clients.session import NoAnswerError
 from labs.runner.isolation import asks, outsiders, probe, prove, report
 from labs.runner.isolation.asks import Seat
 from labs.runner.isolation.doors import DOORS, PLATFORM, Kind, Outcome, Result, Try, judged, outcome
@@ -495,6 +496,52 @@ def test_a_cookie_is_looked_for_by_the_gateways_name_in_the_memory_of_each_noteb
         assert "noisses_ecivreshtua" in source
         # The server passes the question on: it must not hold what is looked for.
         assert "authservice_session" not in source
+
+
+def _pod(name: str, phase: str, **condition: str) -> dict[str, Any]:
+    return {"metadata": {"name": f"run-{name}-1"}, "status": {"phase": phase, "conditions": [condition]}}
+
+
+@pytest.mark.parametrize(
+    ("pods", "known", "waits"),
+    [
+        ([], False, ""),
+        ([_pod("system-dag-driver", "Running")], False, ""),
+        ([_pod("system-dag-driver", "Pending", reason="Unschedulable", message="no cpu")], False, ": no cpu"),
+        ([_pod("system-dag-driver", "Succeeded")], True, ""),
+        # Where pods that are done are taken away.
+        ([_pod("system-container-driver", "Pending")], True, ""),
+    ],
+)
+def test_others_try_a_runs_doors_once_its_first_driver_has_entered_it(
+    pods: list[dict[str, Any]], known: bool, waits: str, platform: Platform
+) -> None:
+    cluster: Any = SimpleNamespace(pods=lambda *_: pods)
+    student = prove.AtWork(a_seat("ann"), platform, cluster, None, BucketSpec())
+    assert student.is_on_record() == known
+    assert student.waits_for() == waits
+
+
+def test_a_run_that_failed_before_its_probe_is_started_again_once_and_one_that_waits_says_for_what(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = [_pod("system-container-impl", "Pending", reason="Unschedulable", message="no cpu")]
+    failed = {"status": {"phase": "Error"}}
+    cluster: Any = SimpleNamespace(pods=lambda *_: pods, workflow=lambda *_: failed)
+    student = prove.AtWork(a_seat("ann"), platform, cluster, None, BucketSpec())
+    said = iter(["", "", '[{"id": "bob run-mlmd ", "answer": "refused"}]'])
+    monkeypatch.setattr(student, "_run", lambda _: next(said, ""))
+    again: list[str] = []
+
+    def answers() -> dict[str, str]:
+        return student.answers(lambda _: None, lambda: again.append("started"))
+
+    assert answers() == {"bob run-mlmd ": "refused"}
+    assert again == ["started"]
+    assert student.seat.run_pod == "run-system-container-impl-1"
+    monkeypatch.setattr(prove, "_RUN_SECONDS", 0.01)
+    with pytest.raises(NoAnswerError, match="s: no cpu"):
+        answers()
 
 
 def test_pairs_are_drawn_anew_unless_by_a_seed_that_is_told(

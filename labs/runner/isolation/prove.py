@@ -175,7 +175,7 @@ class _Proof:
             self._operator()
             self._each("comes in", self._come_in)
             self._await_runs()
-            self._each("starts its probe", self._plan)
+            self._each("tells its probe what to try", self._plan)
             outside.start()
             self._each("tries the others' doors", self._others)
             self._each("reads its probe's answers", self._answers)
@@ -283,27 +283,30 @@ class _Proof:
         return asks.probe_pipeline(_SOURCE.read_text(), image, self._nonce)
 
     def _await_runs(self) -> None:
-        """Until the run of every student has come as far as its probe: what was not there yet would look well hidden.
+        """Until the run of every student is on record: what was not there yet would look well hidden.
 
-        The probe may still wait for its place on a node. It goes once it has answered, and leaves its own to another.
+        Its probe may still wait for its place on a node. It goes once it has answered, and leaves its own to another.
         """
         until = time.monotonic() + _RUN_SECONDS
         waiting = [each for each in self._at_work.values() if each.seat.run]
         while waiting and time.monotonic() < until:
             for each in list(waiting):
                 with suppress(*_UNHEARD):
-                    if each.probe_is_there():
+                    if each.is_on_record():
                         waiting.remove(each)
-                        self._say(each.seat.student, "progress", "its probe is there")
+                        self._say(each.seat.student, "progress", "its run is on record")
                     elif each.may_start_again():
-                        self._say(each.seat.student, "progress", "its run failed before the probe; once more")
-                        each.start_run(self._nonce, self._pipeline(each.seat.student))
+                        self._start_again(each)
             self._pause(0.7 if waiting else 0)
         for each in waiting:
-            self.left.append(f"{each.seat.student}: its run did not come to the probe within {_RUN_SECONDS} s")
+            self.left.append(f"{each.seat.student}: its run did not begin within {_RUN_SECONDS} s{each.waits_for()}")
+
+    def _start_again(self, student: "AtWork") -> None:
+        self._say(student.seat.student, "progress", "its run failed before the probe; once more")
+        student.start_run(self._nonce, self._pipeline(student.seat.student))
 
     def _plan(self, student: "AtWork") -> None:
-        if not student.seat.run_pod:
+        if not student.on_record:
             return
         seats = [self._seats[target] for target in self._targets[student.seat.student]]
         plan: dict[str, list[dict[str, Any]]] = {
@@ -339,9 +342,9 @@ class _Proof:
 
     def _answers(self, student: "AtWork") -> None:
         me = student.seat.student
-        if not student.seat.run_pod:
+        if not student.planned:
             return
-        found = student.answers(self._pause)
+        found = student.answers(self._pause, lambda: self._start_again(student))
         for target, tries in student.planned.items():
             for each in tries:
                 answer = found.get(asks.named(target, each))
@@ -474,6 +477,7 @@ class AtWork:
         self.session = GatewaySession(platform.url, platform.ca_file, seat.email, password or SecretStr(""))
         self.kernel: Kernel | None = None
         self.planned: dict[str, list[dict[str, Any]]] = {}
+        self.on_record = False
         self._known = password is not None
         self._platform, self._cluster, self._bucket = platform, cluster, bucket
         self._server = NotebookServer(self.session, seat.page(seat.notebooks[0]))
@@ -517,15 +521,28 @@ class AtWork:
         self.seat.run = str(begun[1].get("run_id", ""))
         return [(create, answered[0]), (start, begun[0])]
 
-    def probe_is_there(self) -> bool:
-        """Whether the run has come as far as the pod of its probe. Errors: `ClusterUnreachable`."""
-        if pod := self._probe():
-            self.seat.run_pod = pod["metadata"]["name"]
-        return bool(pod)
+    def is_on_record(self) -> bool:
+        """Whether ML Metadata knows the run: KFP's first driver, which enters it there, is done. Errors:
+        `ClusterUnreachable`.
+        """
+        # Whatever else there is of a run comes after that driver.
+        self.on_record = any(
+            "system-dag-driver" not in pod["metadata"]["name"] or pod["status"].get("phase") == "Succeeded"
+            for pod in self._pods()
+        )
+        return self.on_record
 
-    def _probe(self) -> dict[str, Any] | None:
-        pods = self._cluster.pods(self.seat.namespace, [self.seat.run])
-        return next((pod for pod in pods if "system-container-impl" in pod["metadata"]["name"]), None)
+    def waits_for(self) -> str:
+        """In the scheduler's words after a colon, what a pod of the run waits for; empty when nothing is known."""
+        with suppress(ClusterUnreachable):
+            for pod in self._pods():
+                for each in (pod.get("status") or {}).get("conditions") or []:
+                    if each.get("reason") == "Unschedulable":
+                        return f": {each['message']}"
+        return ""
+
+    def _pods(self) -> list[dict[str, Any]]:
+        return self._cluster.pods(self.seat.namespace, [self.seat.run])
 
     def may_start_again(self) -> bool:
         """Whether the run failed before the probe began, as on a busy node a driver may; true once.
@@ -561,18 +578,22 @@ class AtWork:
         path = f"/api/v1/namespaces/{self.seat.namespace}/configmaps"
         self._run(f"import json\n_isolation['kubernetes']('POST', {path!r}, json.loads({json.dumps(body)!r}))")
 
-    def answers(self, pause: Callable[[float], None]) -> dict[str, str]:
-        """What the probe answered, by `asks.named`. Errors: `KernelDiedError`, `NoAnswerError`."""
+    def answers(self, pause: Callable[[float], None], start_again: Callable[[], None]) -> dict[str, str]:
+        """What the probe answered, by `asks.named`; `start_again` is called where its run failed before. Errors:
+        `_UNHEARD`.
+        """
         path = f"/api/v1/namespaces/{self.seat.namespace}/configmaps/{self._planned_as}"
         until = time.monotonic() + _RUN_SECONDS
         while time.monotonic() < until:
             said = self._run(f"print(_isolation['kubernetes']('GET', {path!r})['data'].get('answers', ''))").strip()
             if said:
+                names = (pod["metadata"]["name"] for pod in self._pods())
+                self.seat.run_pod = next((name for name in names if "system-container-impl" in name), "")
                 return {each["id"]: each["answer"] for each in json.loads(said)}
+            if self.may_start_again():
+                start_again()
             pause(1.0)
-        conditions = ((self._probe() or {}).get("status") or {}).get("conditions") or []
-        waits = next((f": {each['message']}" for each in conditions if each.get("reason") == "Unschedulable"), "")
-        raise NoAnswerError(f"the probe in {self.seat.run_pod} did not answer within {_RUN_SECONDS} s{waits}")
+        raise NoAnswerError(f"the probe of its run did not answer within {_RUN_SECONDS} s{self.waits_for()}")
 
     def cookie(self, notebook: str) -> tuple[str, str]:
         """Whether a notebook server's memory holds the marked cookie, and whether the session's stands beside it.
