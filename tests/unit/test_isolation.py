@@ -17,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -542,6 +543,25 @@ def test_a_run_that_failed_before_its_probe_is_started_again_once_and_one_that_w
     monkeypatch.setattr(prove, "_RUN_SECONDS", 0.01)
     with pytest.raises(NoAnswerError, match="s: no cpu"):
         answers()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"), [((500, 429, 403), "403"), ((502, 502, 502, 502), "502"), ((403, 200), "403")]
+)
+def test_a_call_whose_answer_says_nothing_is_asked_again(
+    statuses: tuple[int, ...], told: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub: Any = None
+    student, coming = prove.AtWork(a_seat("ann"), platform, stub, None, BucketSpec()), iter(statuses)
+
+    def answer(*_: object, **__: object) -> requests.Response:
+        made = requests.Response()
+        made.status_code, made._content = next(coming), b""
+        return made
+
+    monkeypatch.setattr(student.session, "call", answer)
+    monkeypatch.setattr(prove.time, "sleep", lambda _: None)
+    assert student.ask(asks.with_any_session()) == told
 
 
 def test_pairs_are_drawn_anew_unless_by_a_seed_that_is_told(

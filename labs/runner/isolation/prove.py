@@ -47,6 +47,7 @@ _RUN_SECONDS = 150
 _ROUND_SECONDS = 90
 _QUIET_SECONDS = 15
 _SIDE_BY_SIDE = 16
+_MORE_TIMES = 3
 _UNHEARD = (
     requests.RequestException,
     NoAnswerError,
@@ -618,10 +619,18 @@ class AtWork:
         return seen, f"{said['beside']} times, {'with' if said['beside'] else 'without'} it"
 
     def ask(self, call: Call) -> str:
-        """What a call answers to this student's session. What a leak made is taken back at once."""
+        """What a call answers to this student's session, asked again where the answer says nothing. What a leak made is
+        taken back at once.
+        """
         if call.websocket:
             return dial(self.session.url, call.path, self.session.cookie_for(call.path), self._platform.ca_file)
         status, found = self._json(call)
+        for _ in range(_MORE_TIMES):
+            # As KFP answers when, on a busy node, it could not ask about a right in time.
+            if not status.startswith(("429", "5")):
+                break
+            time.sleep(1)
+            status, found = self._json(call)
         if call.method == "POST" and status.startswith("2"):
             with suppress(*_UNHEARD):
                 for key, path in (("run_id", "runs"), ("experiment_id", "experiments")):
