@@ -6,6 +6,7 @@
 | notebooks at the gateway | the rule before their routes lets nobody in, with any session | the student again |
 | notebooks in Istio's mesh | a policy above all others denies every request | it is taken away |
 | Kubernetes and Pipelines | the student's RoleBinding is taken away, which KFP asks about at every call | made again |
+| the same of a Profile | it is nobody's, and its controller changes binding and policy | the student's again |
 | what runs | no pod may start, runs are ended, notebooks are stopped | those that this stopped start again |
 | bucket | its keys open nothing, where they can be switched off | they do again |
 
@@ -40,11 +41,13 @@ _HELD: Final = "kubeflow-classroom/held"
 _CLOSED: Final = "closed"
 """The name of what is made in a seat's namespace to close it."""
 _ISTIO: Final = "/apis/security.istio.io/v1"
+_PROFILES: Final = "/apis/kubeflow.org/v1/profiles"
 _STUDENT_BINDING: Final = "student"
 
 # No secret: dex keeps bcrypt hashes in base64, and of this one, whose bits are all zero, nobody knows a password.
 _NO_PASSWORD: Final = "JDJhJDEwJC4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4uLi4u"  # noqa: S105
-_NOBODY: Final = "/?allowed_emails=nobody@class.closed.invalid"
+_NOBODY: Final = "nobody@class.closed.invalid"
+_ONLY_NOBODY: Final = f"/?allowed_emails={_NOBODY}"
 _CALLED_OFF_WITHIN_SECONDS: Final = 30
 _MERGE: Final = "application/merge-patch+json"
 
@@ -148,6 +151,7 @@ class _Seat:
             ("login", lambda: self._logins(self._shut_login)),
             ("gateway", self._shut_gateway),
             ("rights", self._take_rights),
+            ("profile", self._disown_profile),
             ("pods", self._let_no_pod_start),
             ("runs", self._end_runs),
             ("notebooks", lambda: self._stop_notebooks(now)),
@@ -167,6 +171,7 @@ class _Seat:
             ("pods", self._let_pods_start),
             ("notebooks", self._start_notebooks),
             ("rights", self._give_rights),
+            ("profile", self._give_profile_back),
             ("bucket", lambda: self._switch_keys(active=True)),
             ("gateway", self._open_gateway),
             ("login", lambda: self._logins(self._open_login)),
@@ -221,9 +226,9 @@ class _Seat:
         if rule is None:
             return
         address = str(rule["spec"]["forwardAuth"]["address"])
-        if not address.endswith(_NOBODY):
+        if not address.endswith(_ONLY_NOBODY):
             held = {"metadata": {"annotations": {_HELD: address}}}
-            closed = address.partition("/?")[0] + _NOBODY
+            closed = address.partition("/?")[0] + _ONLY_NOBODY
             self._ask("PATCH", path, {**held, "spec": {"forwardAuth": {"address": closed}}})
 
     def _open_traefik(self) -> None:
@@ -265,6 +270,25 @@ class _Seat:
         if held := _annotation(self._home, _HELD):
             self._ask("POST", self._within("/apis/rbac.authorization.k8s.io/v1", "rolebindings"), json.loads(held))
             self._annotate_home({_HELD: None})
+
+    def _disown_profile(self) -> None:
+        if profile := self._profile():
+            self._hand_profile(to=_NOBODY, held=_annotation(profile, _HELD) or profile["spec"]["owner"]["name"])
+
+    def _give_profile_back(self) -> None:
+        profile = self._profile()
+        if profile and (owner := _annotation(profile, _HELD)):
+            self._hand_profile(to=owner, held=None)
+
+    def _profile(self) -> Mapping[str, Any] | None:
+        return self._ask("GET", f"{_PROFILES}/{self._namespace}", None)
+
+    def _hand_profile(self, *, to: str, held: str | None) -> None:
+        # The controller lets a namespace alone whose owner is not the profile's (profile_controller.go, Reconcile), and
+        # would not let the profile go either.
+        self._annotate_home({"owner": to})
+        changed = {"metadata": {"annotations": {_HELD: held}}, "spec": {"owner": {"name": to}}}
+        self._ask("PATCH", f"{_PROFILES}/{self._namespace}", changed)
 
     def _switch_keys(self, *, active: bool) -> None:
         if self._keys is not None:

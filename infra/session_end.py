@@ -29,6 +29,7 @@ _RULES: Final = (
     ("rbac.authorization.k8s.io", ("rolebindings",), ("get", "delete")),
     ("argoproj.io", ("workflows",), ("list", "patch")),
     ("kubeflow.org", ("notebooks",), ("list", "patch")),
+    ("kubeflow.org", ("profiles",), ("get", "patch")),
 )
 
 

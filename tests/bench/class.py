@@ -255,7 +255,8 @@ def await_servers(platform: Platform, count: int) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     with closing(cluster.api(platform.kubeconfig, platform.context)) as api:
         while time.monotonic() < deadline:
-            found = cluster.get(api, teardown.KINDS["Notebook"], naming.selector(CLASS)) or {}
+            # Helm writes its own name over the label of who manages what it makes.
+            found = cluster.get(api, teardown.KINDS["Notebook"], f"classroom={CLASS}") or {}
             ready = sum((item.get("status") or {}).get("readyReplicas") == 1 for item in found.get("items", []))
             if ready == count:
                 return
@@ -329,6 +330,11 @@ def main() -> None:
         say(what, taken)
         return taken
 
+    def until_ready(before: Taken) -> None:
+        with measured() as taken:
+            await_servers(platform, seats * _SERVERS)
+        say("… until all servers are ready", Taken(before.seconds + taken.seconds))
+
     with fake_nodes(given.kwok, given.stages, kubectl):
         volumes(kubectl, spec)
         try:
@@ -352,9 +358,7 @@ def main() -> None:
             with measured() as taken:
                 kubectl("apply", "--server-side", "-f", "-", given=json.dumps(_list(objects)))
             say("kubectl apply --server-side", taken)
-            with measured() as more:
-                await_servers(platform, seats * _SERVERS)
-            say("… until all servers are ready", Taken(taken.seconds + more.seconds))
+            until_ready(taken)
             say("kubectl delete namespace", delete(kubectl))
         if "helm" in wanted and given.helm:
             for options in ((), ("--wait",)):
@@ -362,6 +366,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as directory:
                     taken = helm_releases(given.helm, kubectl, objects, Path(directory), *options)
                 say(" ".join(("helm install", *options, "a release a seat")), taken)
+                until_ready(taken)
                 delete(kubectl)
 
 

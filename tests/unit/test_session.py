@@ -32,6 +32,7 @@ OWNER_ACCESS, DENIAL = (
     f"/apis/security.istio.io/v1/namespaces/k-ada/authorizationpolicies/{name}"
     for name in ("ns-owner-access-istio", "closed")
 )
+PROFILE = "/apis/kubeflow.org/v1/profiles/k-ada"
 RUN = "/apis/argoproj.io/v1alpha1/namespaces/k-ada/workflows/w"
 RUNNING, IDLE = (f"/apis/kubeflow.org/v1/namespaces/k-ada/notebooks/{name}" for name in ("running", "idle"))
 ADDRESS = "http://oauth2-proxy.auth.svc.cluster.local:4180/?allowed_emails=ada@example.org"
@@ -246,6 +247,25 @@ def test_in_istios_mesh_a_policy_that_denies_everything_stands_above_the_others_
         assert session.reopen(cluster.ask, iam, "k", "auth", LATER) == []
     assert DENIAL not in cluster.objects
     assert cluster.objects[OWNER_ACCESS] == before[OWNER_ACCESS]
+
+
+def test_a_profile_of_a_closed_class_is_nobodys_and_its_namespace_too_else_the_controller_would_leave_both_alone() -> (
+    None
+):
+    cluster, iam = Cluster(), Iam()
+    owner = {"kind": "User", "name": "ada@example.org"}
+    cluster.objects[PROFILE] = {"metadata": {"name": "k-ada"}, "spec": {"owner": owner}}
+    cluster.objects[HOME]["metadata"]["annotations"] = {"owner": "ada@example.org"}
+    del cluster.objects[BINDING]
+    for _ in range(2):
+        assert session.close(cluster.ask, iam, "k", "auth", AT) == []
+        assert cluster.objects[PROFILE]["spec"]["owner"] == {"kind": "User", "name": "nobody@class.closed.invalid"}
+        assert cluster.objects[HOME]["metadata"]["annotations"]["owner"] == "nobody@class.closed.invalid"
+    for _ in range(2):
+        assert session.reopen(cluster.ask, iam, "k", "auth", LATER) == []
+        assert cluster.objects[PROFILE]["spec"]["owner"] == owner
+        assert cluster.objects[HOME]["metadata"]["annotations"]["owner"] == "ada@example.org"
+    assert cluster.objects[PROFILE]["metadata"]["annotations"] == {}
 
 
 def test_a_mesh_whose_policy_cannot_be_made_is_told() -> None:
