@@ -393,7 +393,7 @@ def questions(ground: Ground) -> tuple[Question, ...]:
     asked.append(
         Question(
             subject="Namespace, by name",
-            query=f"GET /api/v1/namespaces/NAME for {names}, carrying the class's label or a seat's name",
+            query=f"GET /api/v1/namespaces/NAME for {names}, carrying our label or of a profile that is gone",
             ask=lambda: tuple(n for n in sorted(ground.namespaces) if _ours_by_name(ground, n)),
         )
     )
@@ -525,7 +525,14 @@ def _labelled(ground: Ground, kind: str) -> list[Mapping[str, Any]]:
 def _ours_by_name(ground: Ground, name: str) -> bool:
     found = cluster.get(ground.cluster, f"{KINDS['Namespace']}/{name}")
     # Another's namespace that happens to bear the name was never ours to take away.
-    return found is not None and _is_ours(found)
+    return found is not None and (_is_ours(found) or _is_of_a_profile_that_is_gone(ground, found))
+
+
+def _is_of_a_profile_that_is_gone(ground: Ground, namespace: Mapping[str, Any]) -> bool:
+    # While a profile goes, its controller makes the namespace once more, without our labels (profile_controller.go,
+    # Reconcile); Kubernetes collects it some seconds later.
+    owners = [each["name"] for each in namespace["metadata"].get("ownerReferences") or [] if each["kind"] == "Profile"]
+    return any(cluster.get(ground.cluster, f"{KINDS['Profile']}/{each}") is None for each in owners)
 
 
 def _login_stands(ground: Ground, name: str) -> bool:

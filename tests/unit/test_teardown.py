@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra import teardown
+from infra import naming, teardown
 from infra.cluster import ClusterUnreachable
 from infra.spec import ClassSpec, Platform
 from infra.steps import Cancelled
@@ -173,6 +174,32 @@ def test_a_bucket_that_is_left_is_not_counted_with_what_goes(
     )
     ground = _ground(demo, platform, SimpleNamespace(leaves=leaves))
     assert [each.name for each in _created(ground, known)] == had
+
+
+@pytest.mark.parametrize(
+    ("metadata", "profiles", "left"),
+    [
+        ({"labels": naming.labels("demo", "alice")}, {}, ("demo-alice",)),
+        # The profile controller makes it once more while the profile goes.
+        ({"ownerReferences": [{"kind": "Profile", "name": "demo-alice"}]}, {}, ("demo-alice",)),
+        ({"ownerReferences": [{"kind": "Profile", "name": "demo-alice"}]}, {"demo-alice": {}}, ()),
+        ({}, {}, ()),
+    ],
+)
+def test_a_namespace_is_left_by_the_class_if_it_is_labelled_so_or_its_profile_is_gone(
+    demo: ClassSpec,
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    metadata: dict[str, Any],
+    profiles: dict[str, Any],
+    left: tuple[str, ...],
+) -> None:
+    there = {f"{teardown.KINDS['Profile']}/{name}": profile for name, profile in profiles.items()}
+    there[f"{teardown.KINDS['Namespace']}/demo-alice"] = {"metadata": {"name": "demo-alice", **metadata}}
+    monkeypatch.setattr(teardown.cluster, "get", lambda _, path, *__: there.get(path))
+    ground = replace(_ground(demo, platform, SimpleNamespace(leaves="yes")), namespaces=frozenset({"demo-alice"}))
+    [by_name] = (each for each in questions(ground) if each.subject == "Namespace, by name")
+    assert by_name.ask() == left
 
 
 def test_a_stopped_proof_proves_nothing() -> None:
